@@ -1,0 +1,60 @@
+"""What the commands do with mistakes on the command line: one readable line instead of a trace."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+__all__ = ["UsageError", "readable_errors"]
+
+# Lines with which Hydra and OmegaConf explain their own insides.
+_INSIDES = ("full_key:", "object_type=", "reference_type=", "Config search path:", "provider=", "Set the environment")
+
+
+class UsageError(ValueError):
+    """Something the user gave cannot be used; the message says what, and what would do."""
+
+
+@contextmanager
+def readable_errors(command: str) -> Iterator[None]:
+    """Turns errors of composing and instantiating a configuration into one line on standard error, exit status 1.
+
+    Errors after that are not the user's and keep their trace; with the environment variable ``HYDRA_FULL_ERROR=1``
+    all do. It goes around the Hydra application, and around the job within it, where Hydra would print first.
+
+    Args:
+        command: The name of the command, for the message.
+
+    Raises:
+        SystemExit: If a value cannot be used.
+    """
+    if os.environ.get("HYDRA_FULL_ERROR", "0") == "1" and not _set_here:
+        yield
+        return
+    _set_here.append(command)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, UsageError) as error:
+        sys.exit(f"{command}: {_one_line(error)}")
+    finally:
+        _set_here.pop()
+        if not _set_here:
+            del os.environ["HYDRA_FULL_ERROR"]
+
+
+_set_here: list[str] = []
+
+
+def _one_line(error: BaseException) -> str:
+    cause = error.__cause__
+    if cause is not None and not isinstance(cause, HydraException | OmegaConfBaseException):
+        # Raised by a constructor; Hydra's own text repeats it.
+        kind = "" if isinstance(cause, ValueError) else f"{type(cause).__name__}: "
+        return kind + " ".join(str(cause).split())
+    lines = [*str(error).splitlines(), *(str(cause).splitlines() if cause is not None else ())]
+    kept = (line.strip() for line in lines if not line.strip().startswith(_INSIDES))
+    return " ".join(dict.fromkeys(line for line in kept if line))

@@ -1,0 +1,88 @@
+"""``augmix-train``: trains an image classifier with AugMix, configured by Hydra."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+
+from lightning_augmix.apps.console import UsageError, readable_errors
+from lightning_augmix.config import register
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["main", "train"]
+
+_COMMAND = "augmix-train"
+
+
+def train(cfg: "DictConfig") -> float:
+    """Trains and tests a classifier.
+
+    Args:
+        cfg: The composed configuration, see ``configs/train.yaml``.
+
+    Returns:
+        The accuracy on the clean test images, in [0, 1]; what Hydra's sweepers optimise.
+    """
+    # Imported here, so that `--help` is quick.
+    import lightning.pytorch as pl
+    from lightning.pytorch.loggers import CSVLogger
+
+    logging.getLogger("lightning").handlers.clear()  # Hydra's print the same lines
+    _check(cfg)
+    pl.seed_everything(cfg.seed, workers=True)
+    data = instantiate(cfg.data)
+    model = instantiate(cfg.model, num_classes=data.num_classes)
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
+    if cfg.augmix is not None:
+        callbacks.append(instantiate(cfg.augmix))
+    logger = CSVLogger(HydraConfig.get().runtime.output_dir, name="logs", version="")
+    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger)
+    trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt_path)
+    (measured,) = trainer.test(model, datamodule=data, verbose=False)
+    if trainer.is_global_zero:
+        _print_table(cfg, trainer.callback_metrics["test_accuracy"].item(), trainer.current_epoch)
+    return float(measured["test_accuracy"])
+
+
+def _check(cfg: "DictConfig") -> None:
+    """Refuses what the constructors would accept and the fit then trip over."""
+    if not isinstance(cfg.trainer.max_epochs, int):
+        raise UsageError(f"Expected trainer.max_epochs to be an integer; got {cfg.trainer.max_epochs!r}.")
+    if cfg.ckpt_path is not None and not Path(cfg.ckpt_path).is_file():
+        raise UsageError(f"Expected ckpt_path to be the path of a checkpoint file; got {cfg.ckpt_path!r}.")
+
+
+def _print_table(cfg: "DictConfig", accuracy: float, epochs: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    augmix = "off" if cfg.augmix is None else f"severity {cfg.augmix.severity:g}, set {cfg.augmix.augmentation_set}"
+    table = Table(title="Clean accuracy", title_justify="left")
+    for column in ("data", "model", "AugMix", "epochs", "test accuracy"):
+        table.add_column(column)
+    table.add_row(cfg.data.dataset, cfg.model.architecture, augmix, str(epochs), f"{accuracy:.2%}")
+    console = Console()
+    console.print(table)
+    console.print(f"Logs and checkpoints: {HydraConfig.get().runtime.output_dir}", soft_wrap=True)
+
+
+@hydra.main(version_base="1.3", config_path="pkg://lightning_augmix.configs", config_name="train")
+def _application(cfg: "DictConfig") -> float:
+    with readable_errors(_COMMAND):
+        return train(cfg)
+
+
+def main() -> None:
+    """The console command."""
+    register()
+    with readable_errors(_COMMAND):
+        _application()
+
+
+if __name__ == "__main__":
+    main()

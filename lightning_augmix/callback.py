@@ -1,0 +1,223 @@
+"""The Lightning callback: augments the training loaders of a fit, and nothing else.
+
+Why it wraps ``trainer.strategy.process_dataloader`` for the duration of a fit rather than acting in a hook: no hook
+lies between the making of the training loaders and the start of their workers. At ``setup`` and ``on_fit_start`` the
+loaders do not exist yet (or, with ``estimated_stepping_batches`` and the tuner, exist already at the latter); at
+``on_train_start`` worker processes hold their copies of the dataset, and persistent ones keep them for ever; with
+``reload_dataloaders_every_n_epochs`` the loaders are made anew between two epochs, with no hook in between. Lightning
+hands every loader of every stage to ``process_dataloader``, after it has put in its samplers and before it iterates.
+"""
+
+import copy
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_augmix.injection import IndexedDataset, clone_dataloader, inject
+from lightning_augmix.keys import RunKeys
+from lightning_augmix.operations import AugmentationSet
+from lightning_augmix.pipeline import PlacementError
+from lightning_augmix.transform import AugmentAndMixTransform
+
+__all__ = ["AugMixCallback"]
+
+
+class AugMixCallback(pl.Callback):
+    """Makes the training loaders of a fit yield images augmented with AugMix.
+
+    Validation, test and prediction loaders stay as they are, also over the same dataset. AugMix goes into the
+    dataset's transforms directly before the step where the image stops being uint8. The user's datasets, transforms
+    and loaders are never changed: Lightning is given augmented copies, visible at ``trainer.train_dataloader``, and
+    everything is undone when the fit ends or fails. Where AugMix cannot be placed for certain, the fit fails before
+    its first batch.
+
+    Source: Hendrycks et al., "AugMix", ICLR 2020, https://arxiv.org/abs/1912.02781.
+
+    Args:
+        severity: Upper bound of the intensity of the operations, a real number in [0, 10]; 0 leaves images as they
+            are.
+        width: Number of chains, at least 1.
+        depth: Operations per chain, at least 1, or −1 to draw 1, 2 or 3 for each chain.
+        alpha: Parameter of the Dirichlet distribution of the chain weights and of the Beta distribution of the
+            mixing weight, above 0; 1 makes both uniform, larger values concentrate them around equal shares.
+        augmentation_set: ``"all"``, ``"safe"`` (no overlap with the corruptions of CIFAR-C and ImageNet-C),
+            ``"original"``, ``"photometric"`` (moves no pixel), or a sequence of operation names or operations.
+        engine: What applies the operations: ``"pillow"``, or ``"auto"`` for the fastest. All give the same bytes.
+        seed: With an integer, the augmentation of sample i in epoch e is a pure function of (seed, e, i): the same
+            for any number and kind of worker processes, for any number of ranks, and after a resume. With ``None``,
+            it follows torch's default generator and the rank.
+
+    Attributes:
+        transform: The transform of which each training pipeline gets a copy.
+        seed: The seed.
+
+    Raises:
+        TypeError: If an argument is of a kind not named above.
+        ValueError: If an argument is out of its range; within a fit, if a Trainer has two AugMix callbacks or
+            AugMix cannot be placed for certain.
+        RuntimeError: Within a fit, if the first batch was made without AugMix.
+
+    Example:
+        >>> trainer = pl.Trainer(
+        ...     callbacks=[AugMixCallback(severity=3, augmentation_set="safe", seed=0)],
+        ...     accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        ... )
+    """
+
+    def __init__(
+        self,
+        severity: float = 3,
+        width: int = 3,
+        depth: int = -1,
+        alpha: float = 1.0,
+        augmentation_set: AugmentationSet = "all",
+        *,
+        engine: str = "auto",
+        seed: int | None = None,
+    ) -> None:
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise TypeError(f"Expected argument `seed` to be an integer or None; got {seed!r} (leave it out for None).")
+        self.transform = AugmentAndMixTransform(severity, width, depth, alpha, augmentation_set, engine=engine)
+        self.seed = seed
+        self._fit: _Fit | None = None
+        self._last_report = ""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Starts to augment the training loaders that the Trainer makes."""
+        if stage != "fit":
+            return
+        # A fit in which another callback's `on_exception` raised ended without a word to this one.
+        self._undo()
+        if sum(isinstance(callback, AugMixCallback) for callback in trainer.callbacks) > 1:
+            raise ValueError(
+                "Expected one AugMixCallback in the Trainer's `callbacks`; got several, and applying AugMix twice is "
+                "not AugMix: remove all but one."
+            )
+        hyperparameters = self.transform.hyperparameters.arguments()
+        for logger in trainer.loggers:
+            logger.log_hyperparams({"augmix": {**hyperparameters, "engine": self.transform.engine, "seed": self.seed}})
+        self._fit = _Fit(trainer, self.transform, self.seed, self._tell)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Checks that every training loader is augmented."""
+        if self._fit is not None:
+            self._fit.check_loaders(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tells worker processes the epoch; Lightning iterates over the loaders after this."""
+        if self._fit is not None:
+            self._fit.keys.epoch = trainer.current_epoch
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Checks that the first batch was made with AugMix."""
+        if self._fit is not None:
+            self._fit.check_batch()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Undoes everything at the end of a fit."""
+        if stage == "fit":
+            self._undo()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Undoes everything when a fit fails or is interrupted."""
+        self._undo()
+
+    def _tell(self, report: str) -> None:
+        if report != self._last_report:
+            rank_zero_info(f"AugMix was inserted into the training data, {report}")
+            self._last_report = report
+
+    def _undo(self) -> None:
+        if self._fit is not None:
+            self._fit.undo()
+            self._fit = None
+
+
+class _Fit:
+    """What the callback does to one fit, from its setup until it is undone."""
+
+    def __init__(
+        self, trainer: pl.Trainer, transform: AugmentAndMixTransform, seed: int | None, tell: Callable[[str], None]
+    ) -> None:
+        self.keys = RunKeys(seed, trainer.global_rank)
+        self._transform = copy.copy(transform)
+        self._transform.keys = self.keys
+        self._tell = tell
+        # Weakly: loaders that Lightning has replaced must end, and with them their worker processes.
+        self._clones: weakref.WeakKeyDictionary[DataLoader[Any], Any] = weakref.WeakKeyDictionary()
+        self._is_live = True
+        self._checked_batch = False
+        self._strategy = trainer.strategy
+        self._shadowed = vars(self._strategy).get("process_dataloader")
+        process = self._strategy.process_dataloader
+
+        def process_dataloader(dataloader: object) -> object:
+            if self._is_live and trainer.training:
+                self.keys.epoch = trainer.current_epoch
+                dataloader = self._augmented(dataloader)
+            return process(dataloader)
+
+        self._process_dataloader = process_dataloader
+        self._strategy.process_dataloader = process_dataloader  # type: ignore[method-assign]
+
+    def _augmented(self, loader: object) -> object:
+        if not isinstance(loader, DataLoader):
+            raise PlacementError(
+                f"AugMix cannot be placed in a training loader of type {type(loader).__name__}, whose dataset cannot "
+                "be reached: use a DataLoader, or put AugmentAndMixTransform into its transforms yourself and train "
+                "without AugMixCallback."
+            )
+        injection = inject(loader.dataset, self._transform)
+        dataset = injection.dataset
+        if self.keys.seed is not None:
+            if isinstance(dataset, IterableDataset):
+                raise PlacementError(
+                    f"`seed={self.keys.seed}` makes the augmentation of a sample depend on its index, and an iterable "
+                    f"dataset ({type(dataset).__name__}) has none: leave `seed=None` and seed with "
+                    "`seed_everything(…, workers=True)`."
+                )
+            dataset = IndexedDataset(dataset)
+        clone = clone_dataloader(loader, dataset)
+        self._clones[clone] = (loader.dataset, dataset)
+        self._tell(injection.report)
+        return clone
+
+    def check_loaders(self, trainer: pl.Trainer) -> None:
+        augmented = [dataset for _, dataset in self._clones.values()]
+        for loader in CombinedLoader(trainer.train_dataloader).flattened:
+            # By the dataset, because strategies may wrap the loader.
+            if not any(getattr(loader, "dataset", None) is dataset for dataset in augmented):
+                raise PlacementError(
+                    f"A training loader ({type(loader).__name__}) was made before AugMix could augment it: do not use "
+                    "`trainer.estimated_stepping_batches` in a `setup` that runs before AugMixCallback's (use it in "
+                    "`configure_optimizers`)."
+                )
+
+    def check_batch(self) -> None:
+        if self._checked_batch:
+            return
+        self._checked_batch = True
+        if not self.keys.used:
+            raise RuntimeError(
+                "AugMix was inserted, but the first batch was made without it: the dataset does not call the "
+                "transform it holds (it may keep a reference to the original, or a cache of transformed images). Put "
+                "AugmentAndMixTransform where the images are made, and train without AugMixCallback."
+            )
+
+    def undo(self) -> None:
+        self._is_live = False
+        if vars(self._strategy).get("process_dataloader") is self._process_dataloader:
+            if self._shadowed is None:
+                del self._strategy.process_dataloader
+            else:
+                self._strategy.process_dataloader = self._shadowed  # type: ignore[method-assign]
+        for clone, (original, _) in self._clones.items():
+            # The Trainer still has the clone: `trainer.validate(dataloaders=trainer.train_dataloader)` must be clean.
+            clone.__dict__["dataset"] = original
+            clone._iterator = None

@@ -1,0 +1,65 @@
+"""Hydra schemas: the constructors' parameters, typed, for YAML and the command line."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+__all__ = ["AugMixCallbackConfig", "AugmentAndMixTransformConfig", "DataConfig", "ModelConfig", "register"]
+
+
+@dataclass
+class AugmentAndMixTransformConfig:
+    """Schema of :class:`lightning_augmix.AugmentAndMixTransform`, which explains the fields."""
+
+    _target_: str = "lightning_augmix.AugmentAndMixTransform"
+    _convert_: str = "all"
+    severity: float = 3
+    width: int = 3
+    depth: int = -1
+    alpha: float = 1.0
+    augmentation_set: Any = "all"  # a name or a list of names; OmegaConf has no union with lists
+    engine: str = "auto"
+
+
+@dataclass
+class AugMixCallbackConfig(AugmentAndMixTransformConfig):
+    """Schema of :class:`lightning_augmix.AugMixCallback`, which explains the fields."""
+
+    _target_: str = "lightning_augmix.AugMixCallback"
+    seed: int | None = None
+
+
+@dataclass
+class DataConfig:
+    """Schema of :class:`lightning_augmix.apps.data.ImageDataModule`, which explains the fields."""
+
+    _target_: str = "lightning_augmix.apps.data.ImageDataModule"
+    dataset: str = "digits"
+    root: str = "data"
+    image_size: int = 32
+    batch_size: int = 128
+    num_workers: int = 2
+    train_images: int | None = None
+    download: bool = True
+    seed: int = 0
+
+
+@dataclass
+class ModelConfig:
+    """Schema of :class:`lightning_augmix.apps.model.Classifier`, which explains the fields."""
+
+    _target_: str = "lightning_augmix.apps.model.Classifier"
+    architecture: str = "small_resnet"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+def register() -> None:
+    """Registers the schemas as ``schema`` of the config groups augmix, transform, data and model."""
+    store = ConfigStore.instance()
+    store.store(group="augmix", name="schema", node=AugMixCallbackConfig, provider="lightning_augmix")
+    store.store(group="transform", name="augmix_schema", node=AugmentAndMixTransformConfig, provider="lightning_augmix")
+    store.store(group="data", name="schema", node=DataConfig, provider="lightning_augmix")
+    store.store(group="model", name="schema", node=ModelConfig, provider="lightning_augmix")

@@ -1,0 +1,133 @@
+"""AugMix as functions: draw and apply, or apply a given plan."""
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from lightning_augmix.engines import select_engine
+from lightning_augmix.hyperparameters import Hyperparameters, validate
+from lightning_augmix.images import Pixels, as_pixels
+from lightning_augmix.keys import GeneratorKeys, combine
+from lightning_augmix.operations import AugmentationSet
+from lightning_augmix.plan import AugMixPlan, draw_plan
+
+__all__ = ["apply_plan", "augmix_image", "augmix_with_key"]
+
+_T = TypeVar("_T")
+
+
+def augmix_image(
+    img: _T,
+    severity: float = 3,
+    width: int = 3,
+    depth: int = -1,
+    alpha: float = 1.0,
+    augmentation_set: AugmentationSet = "all",
+    *,
+    engine: str = "auto",
+    generator: torch.Generator | None = None,
+) -> _T:
+    """Augments an image, or each image of a batch on its own, with AugMix.
+
+    ``width`` chains of random operations run side by side on the image; their results are mixed with random weights,
+    and the mixture with the image itself. Source: Hendrycks et al., "AugMix: A Simple Data Processing Method to
+    Improve Robustness and Uncertainty", ICLR 2020, https://arxiv.org/abs/1912.02781.
+
+    Args:
+        img: A PIL image of mode ``RGB`` or ``L``; a uint8 array ``[H, W]``, ``[H, W, 1]`` or ``[H, W, 3]``; a tensor
+            or ``tv_tensors.Image`` ``[C, H, W]`` or a batch ``[N, C, H, W]``, with C of 1 or 3, of dtype uint8, or
+            floating-point with values in [0, 1] (rounded to 256 levels). It is not changed.
+        severity: Upper bound of the intensity of the operations, a real number in [0, 10]; 0 leaves images as they
+            are.
+        width: Number of chains, at least 1.
+        depth: Operations per chain, at least 1, or −1 to draw 1, 2 or 3 for each chain.
+        alpha: Parameter of the Dirichlet distribution of the chain weights and of the Beta distribution of the
+            mixing weight, above 0; 1 makes both uniform, larger values concentrate them around equal shares.
+        augmentation_set: ``"all"``, ``"safe"`` (no overlap with the corruptions of CIFAR-C and ImageNet-C),
+            ``"original"``, ``"photometric"`` (moves no pixel), or a sequence of operation names or operations.
+        engine: What applies the operations: ``"pillow"``, or ``"auto"`` for the fastest. All give the same bytes.
+        generator: The source of randomness; ``None`` for torch's default generator.
+
+    Returns:
+        The augmented image, of the type, dtype, shape and device of ``img``.
+
+    Raises:
+        TypeError: If an argument is of a kind not named above.
+        ValueError: If an argument is out of its range, or an image of a mode, shape or range not named above.
+
+    Example:
+        >>> image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+        >>> augmix_image(image, severity=3, augmentation_set="safe").shape
+        (24, 32, 3)
+    """
+    hyperparameters = validate(severity, width, depth, alpha, augmentation_set)
+    return augmix_with_key(img, GeneratorKeys(generator).draw(), hyperparameters, engine)
+
+
+def augmix_with_key(img: _T, key: int, hyperparameters: Hyperparameters, engine: str) -> _T:
+    """Augments an image, or each image of a batch on its own, as a pure function of a key.
+
+    Args:
+        img: As for :func:`augmix_image`.
+        key: A 64-bit integer; the images of a batch get keys combined from it and their positions.
+        hyperparameters: Validated hyperparameters.
+        engine: As for :func:`augmix_image`.
+
+    Returns:
+        The augmented image, of the type, dtype, shape and device of ``img``.
+    """
+    pixels = as_pixels(img)
+    if not pixels.is_batch:
+        return _apply(pixels, draw_plan(key, pixels.image_size, hyperparameters), engine)
+    keys = np.array([combine(key, position) for position in range(len(pixels.array))], np.uint64)
+    return _apply(pixels, draw_plan(keys, pixels.image_size, hyperparameters), engine)
+
+
+def apply_plan(img: _T, plan: AugMixPlan, engine: str = "auto") -> _T:
+    """Applies a plan; deterministic, and the same bytes with every engine.
+
+    Args:
+        img: As for :func:`augmix_image`, of the size the plan was drawn for; a batch if, and only if, the plan is
+            one, with as many images.
+        plan: The plan of one image, or of a batch.
+        engine: ``"pillow"``, or ``"auto"`` for the fastest.
+
+    Returns:
+        The augmented image, of the type, dtype, shape and device of ``img``.
+
+    Raises:
+        TypeError: If ``plan`` is not a plan, or ``img`` of a kind not named above.
+        ValueError: If image and plan do not fit together.
+
+    Example:
+        >>> from lightning_augmix import sample_plan
+        >>> image = np.full((2, 3), 128, np.uint8)
+        >>> apply_plan(image, sample_plan(1, (2, 3), augmentation_set=["autocontrast"]))
+        array([[128, 128, 128],
+               [128, 128, 128]], dtype=uint8)
+    """
+    if not isinstance(plan, AugMixPlan):
+        raise TypeError(f"Expected argument `plan` to be an AugMixPlan, from `sample_plan`; got {type(plan).__name__}.")
+    pixels = as_pixels(img)
+    if plan.image_size != pixels.image_size:
+        raise ValueError(
+            f"Expected argument `plan` to be drawn for the size of `img`, (height, width) = {pixels.image_size}; got a "
+            f"plan for {plan.image_size} (pass `image_size={pixels.image_size}` to `sample_plan`)."
+        )
+    given = len(plan) if plan.is_batch else None
+    expected = len(pixels.array) if pixels.is_batch else None
+    if given != expected:
+        one, many = "the plan of one image", "a batch of {} plans"
+        raise ValueError(
+            f"Expected argument `plan` to be {one if expected is None else many.format(expected)}, like `img`; got "
+            f"{one if given is None else many.format(given)} (a batch of plans comes from an array of keys)."
+        )
+    return _apply(pixels, plan, engine)
+
+
+def _apply(pixels: Pixels[_T], plan: AugMixPlan, engine: str) -> _T:
+    apply = select_engine(engine)
+    plans = plan if plan.is_batch else (plan,)
+    augmented = [apply(image, one) for image, one in zip(pixels.array, plans, strict=True)]
+    return pixels.restore(np.stack(augmented) if augmented else pixels.array.copy())

@@ -1,0 +1,275 @@
+"""Augmented copies of datasets and loaders; the originals stay as they are."""
+
+import copy
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch.utils.data import ChainDataset, ConcatDataset, DataLoader, Dataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+from torchvision.datasets import VisionDataset
+from torchvision.datasets.vision import StandardTransform
+
+from lightning_augmix.keys import RunKeys
+from lightning_augmix.pipeline import PlacementError, describe, insert, is_opaque
+from lightning_augmix.transform import AugmentAndMixTransform
+
+__all__ = ["IndexedDataset", "Injection", "augment_dataloader", "augment_dataset", "clone_dataloader", "inject"]
+
+_D = TypeVar("_D")
+_L = TypeVar("_L", bound="DataLoader[Any]")
+
+
+@dataclass(frozen=True)
+class Injection:
+    """An augmented copy of a dataset, and what was done to get it.
+
+    Attributes:
+        dataset: The augmented copy.
+        report: The pipelines before and after, for people.
+    """
+
+    dataset: Any
+    report: str
+
+
+def augment_dataset(dataset: _D, transform: AugmentAndMixTransform) -> _D:
+    """Returns a copy of a dataset whose images are augmented, for instance for a training loop without a Trainer.
+
+    AugMix is inserted into the dataset's ``transform`` (or a ``VisionDataset``'s joint ``transforms``) directly
+    before the step where the image stops being uint8. ``Subset``, ``ConcatDataset``, ``ChainDataset`` and wrappers
+    that keep another dataset in an attribute ``dataset`` are followed inwards. Data is shared, nothing is reloaded;
+    the dataset given, its transforms and the datasets within it are not changed.
+
+    Args:
+        dataset: A dataset whose transforms are a torchvision ``Compose``, ``v2.Compose`` or ``nn.Sequential``,
+            nested as they may be, a single transform, or ``None``.
+        transform: The transform to insert.
+
+    Returns:
+        The augmented copy, of the type of ``dataset``.
+
+    Raises:
+        PlacementError: A ``ValueError``: AugMix cannot be placed for certain. The message shows the pipeline that
+            was seen and says what to write instead.
+
+    Example:
+        >>> from torchvision import transforms
+        >>> from torchvision.datasets import FakeData
+        >>> clean = FakeData(4, image_size=(3, 24, 32), transform=transforms.ToTensor())
+        >>> augmented = augment_dataset(clean, AugmentAndMixTransform(augmentation_set="safe"))
+        >>> [type(step).__name__ for step in augmented.transform.transforms]
+        ['AugmentAndMixTransform', 'ToTensor']
+        >>> clean.transform
+        ToTensor()
+    """
+    augmented: _D = inject(dataset, transform).dataset
+    return augmented
+
+
+def augment_dataloader(loader: _L, transform: AugmentAndMixTransform) -> _L:
+    """Returns a copy of a loader whose images are augmented, for instance for a training loop without a Trainer.
+
+    Args:
+        loader: A ``DataLoader``; it is not changed, and worker processes it may have running are left alone.
+        transform: The transform to insert, see :func:`augment_dataset`.
+
+    Returns:
+        The copy, of the type of ``loader``. It shares the sampler, the collate function and all settings.
+
+    Raises:
+        TypeError: If ``loader`` is not a ``DataLoader``.
+        PlacementError: A ``ValueError``: see :func:`augment_dataset`; also if the loader started its workers when it
+            was constructed, and so would go on without AugMix.
+    """
+    if not isinstance(loader, DataLoader):
+        raise TypeError(
+            f"Expected argument `loader` to be a torch.utils.data.DataLoader; got {type(loader).__name__}, whose "
+            "dataset cannot be reached: put AugmentAndMixTransform into its transforms yourself."
+        )
+    return clone_dataloader(loader, augment_dataset(loader.dataset, transform))
+
+
+def clone_dataloader(loader: _L, dataset: Any) -> _L:
+    """Returns a copy of a loader over another dataset, without any worker process of the original's.
+
+    Args:
+        loader: The loader to copy.
+        dataset: The dataset of the copy, as long as the original's.
+
+    Returns:
+        The copy.
+
+    Raises:
+        PlacementError: If the loader holds an iterator that it made when it was constructed.
+    """
+    for name, value in vars(loader).items():
+        if isinstance(value, _BaseDataLoaderIter) and name != "_iterator":
+            raise PlacementError(
+                f"{type(loader).__name__} started its workers when it was constructed (attribute `{name}`), so they "
+                "would never see AugMix: use a plain DataLoader with persistent_workers=True."
+            )
+    clone = copy.copy(loader)
+    # DataLoader refuses assignment to `dataset` after construction, because of its sampler; the copy's is as long.
+    clone.__dict__["dataset"] = dataset
+    clone._iterator = None
+    return clone
+
+
+def inject(dataset: Any, transform: AugmentAndMixTransform) -> Injection:
+    """:func:`augment_dataset`, with a report.
+
+    Args:
+        dataset: See there.
+        transform: See there.
+
+    Returns:
+        The augmented copy and the pipelines before and after.
+
+    Raises:
+        PlacementError: See there.
+    """
+    injector = _Injector(transform)
+    try:
+        augmented = injector.place(dataset, at_end=False)
+        if augmented is None:
+            augmented = injector.place(dataset, at_end=True)
+        if augmented is None:
+            raise PlacementError("no dataset in it has an attribute `transform` (or `transforms`)")
+    except PlacementError as error:
+        raise PlacementError(
+            f"AugMix cannot be placed in {type(dataset).__name__}: {error}.\nThe pipeline it saw:\n"
+            + "\n".join(_outline(dataset))
+            + "\nWrite instead a `transforms.Compose` or `v2.Compose` of torchvision's transforms, in the dataset's "
+            "attribute `transform`, that shows where the image becomes floating-point, for instance "
+            "Compose([…, ToTensor(), Normalize(…)]); or put AugmentAndMixTransform(…) into your own pipeline, where "
+            "the image is still uint8, and train without AugMixCallback."
+        ) from None
+    return Injection(augmented, "\n".join(injector.report))
+
+
+class _Injector:
+    """Copies the datasets from the outermost down to those whose pipelines change."""
+
+    def __init__(self, transform: AugmentAndMixTransform) -> None:
+        self.transform = transform
+        self.report: list[str] = []
+        self._copies: dict[tuple[int, bool], Any] = {}
+
+    def place(self, dataset: Any, at_end: bool) -> Any:
+        """Returns an augmented copy, or ``None`` where images stay uint8 (at_end: where there is no pipeline)."""
+        # A dataset that stands twice in a ConcatDataset stays one dataset.
+        known = (id(dataset), at_end)
+        if known not in self._copies:
+            # The first step that leaves uint8 is in the innermost pipeline that has one; the end is the outermost's.
+            first, second = (self._place_own, self._place_within) if at_end else (self._place_within, self._place_own)
+            copied = first(dataset, at_end)
+            self._copies[known] = second(dataset, at_end) if copied is None else copied
+        return self._copies[known]
+
+    def _place_within(self, dataset: Any, at_end: bool) -> Any:
+        attribute, inner = _inner_datasets(dataset)
+        placed = [self.place(child, at_end) for child in inner]
+        if all(copied is None for copied in placed):
+            return None
+        if any(copied is None for copied in placed):
+            raise PlacementError("it is clear for some of the concatenated datasets only")
+        return _copied(dataset, attribute, placed[0] if attribute == "dataset" else placed)
+
+    def _place_own(self, dataset: Any, at_end: bool) -> Any:
+        attribute = _pipeline_attribute(dataset)
+        if attribute is None:
+            return None
+        before = getattr(dataset, attribute)
+        if before is None and not at_end:
+            return None
+        if at_end and any(is_opaque(pipeline) for pipeline in _inner_pipelines(dataset)):
+            raise PlacementError("no step shows where the image becomes floating-point, and one may do anything")
+        after = self.transform if before is None else insert(before, self.transform, at_end=at_end)
+        if after is None:
+            return None
+        self.report.append(
+            f"{type(dataset).__name__}.{attribute}\n  before: {describe(before)}\n  after:  {describe(after)}"
+        )
+        augmented = _copied(dataset, attribute, after)
+        if attribute == "transform" and isinstance(dataset, VisionDataset):
+            augmented.transforms = StandardTransform(after, dataset.target_transform)
+        return augmented
+
+
+def _inner_datasets(dataset: Any) -> tuple[str, list[Any]]:
+    if isinstance(dataset, ConcatDataset | ChainDataset) and isinstance(dataset.datasets, list | tuple):
+        return "datasets", list(dataset.datasets)
+    inner = vars(dataset).get("dataset") if hasattr(dataset, "__dict__") else None
+    return "dataset", [inner] if isinstance(inner, Dataset) else []
+
+
+def _pipeline_attribute(dataset: Any) -> str | None:
+    if isinstance(dataset, VisionDataset):
+        return "transforms" if not isinstance(dataset.transforms, StandardTransform | None) else "transform"
+    return "transform" if hasattr(dataset, "transform") else None
+
+
+def _inner_pipelines(dataset: Any) -> Iterator[Any]:
+    for inner in _inner_datasets(dataset)[1]:
+        yield from _inner_pipelines(inner)
+        attribute = _pipeline_attribute(inner)
+        if attribute is not None and getattr(inner, attribute) is not None:
+            yield getattr(inner, attribute)
+
+
+def _copied(dataset: _D, attribute: str, value: Any) -> _D:
+    if not hasattr(dataset, "__dict__"):
+        raise PlacementError(f"{type(dataset).__name__} has __slots__ and cannot be copied in part")
+    if inspect.isdatadescriptor(getattr(type(dataset), attribute, None)):
+        raise PlacementError(f"{type(dataset).__name__}.{attribute} is a property, which may do anything when set")
+    # `copy.copy` would call the dataset's own `__copy__` or `__reduce__`, and those may load the data again.
+    copied: _D = object.__new__(type(dataset))
+    copied.__dict__.update(vars(dataset))
+    copied.__dict__[attribute] = value
+    return copied
+
+
+def _outline(dataset: Any, indent: str = "  ") -> Iterator[str]:
+    attribute = _pipeline_attribute(dataset)
+    name = type(dataset).__name__
+    yield f"{indent}{name}" if attribute is None else f"{indent}{name}.{attribute}: {describe(getattr(dataset, attribute))}"
+    for inner in _inner_datasets(dataset)[1]:
+        yield from _outline(inner, indent + "  ")
+
+
+class IndexedDataset(Dataset[Any]):
+    """A map-style dataset that tells :class:`~lightning_augmix.keys.RunKeys` which sample is being loaded.
+
+    Everything else is the dataset's own: attributes, length and representation.
+
+    Args:
+        dataset: A map-style dataset with integer indices.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            number = index.__index__()
+        except (AttributeError, TypeError):
+            raise TypeError(
+                f"`seed` makes the augmentation of a sample depend on its index, which must be an integer; the sampler "
+                f"gave {index!r}: leave `seed=None` and seed with `seed_everything(…, workers=True)`."
+            ) from None
+        with RunKeys.sample(number):
+            return self.dataset[index]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        # `__getitems__` would load several samples in one call, and pickle asks before `dataset` is there.
+        if name == "dataset" or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __repr__(self) -> str:
+        return repr(self.dataset)

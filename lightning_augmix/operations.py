@@ -1,0 +1,160 @@
+"""The operations of AugMix: one frozen record each, and the sets named after them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["OPERATIONS", "AugmentationSet", "Operation", "augmentation_sets", "resolve_operations", "sampling_table"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation and the law of its parameter.
+
+    With ``L ~ U(0.1, severity)`` and a fair coin for the sign where ``signed``, the parameter is
+
+    * ``"none"``: absent.
+    * ``"level"``: ``offset ± scale · extent · L / 10``, the second term truncated toward zero where ``integer``.
+    * ``"enhancement"``: ``U(1, max(1, severity))`` or ``U(1 − 0.09 · severity, 1)``, each with probability ½;
+      a factor above 1 is multiplied by ``scale``.
+
+    Attributes:
+        name: The name the operation has in a plan and in a list of operations.
+        unit: What the parameter counts, for people: degrees, pixels, bits, …
+        law: How the parameter is drawn.
+        scale: See the laws above.
+        offset: See the laws above.
+        signed: Whether the level's term is negated with probability ½.
+        integer: Whether the level's term is truncated, and the parameter an ``int``.
+        extent: The side of the image, in pixels, that the level's term is multiplied by; ``None`` for 1.
+        moves_pixels: Whether the operation moves image content, so that boxes, masks and keypoints would be off.
+    """
+
+    name: str
+    unit: str = ""
+    law: Literal["none", "level", "enhancement"] = "none"
+    scale: float = 1.0
+    offset: float = 0.0
+    signed: bool = False
+    integer: bool = False
+    extent: Literal["width", "height"] | None = None
+    moves_pixels: bool = False
+
+
+AugmentationSet: TypeAlias = str | Sequence[str | Operation]
+
+
+def _geometric(
+    name: str, unit: str, scale: float, *, integer: bool, extent: Literal["width", "height"] | None = None
+) -> Operation:
+    return Operation(name, unit, "level", scale, signed=True, integer=integer, extent=extent, moves_pixels=True)
+
+
+_COMMON = (
+    Operation("autocontrast"),
+    Operation("equalize"),
+    Operation("posterize", "bits", "level", -4, offset=4, integer=True),
+    Operation("solarize", "threshold", "level", -256, offset=256, integer=True),
+    _geometric("rotate", "degrees", 30, integer=True),
+    _geometric("shear_x", "shear factor", 0.3, integer=False),
+    _geometric("shear_y", "shear factor", 0.3, integer=False),
+    _geometric("translate_x", "pixels", 1 / 3, integer=True, extent="width"),
+    _geometric("translate_y", "pixels", 1 / 3, integer=True, extent="height"),
+)
+_ENHANCEMENTS = (
+    Operation("color", "enhancement factor", "enhancement"),
+    Operation("contrast", "enhancement factor", "enhancement"),
+    # The reference damps brightening, and only brightening, by 0.75: kept, so that published settings carry over.
+    Operation("brightness", "enhancement factor", "enhancement", 0.75),
+    Operation("sharpness", "enhancement factor", "enhancement"),
+)
+_ORIGINAL_ENHANCEMENTS = tuple(
+    Operation(f"{operation.name}_original", "enhancement factor", "level", 1.8, offset=0.1)
+    for operation in _ENHANCEMENTS
+)
+
+#: Every operation by name. The order is the order of the codes in a plan, so entries are only ever appended.
+OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+    {operation.name: operation for operation in _COMMON + _ENHANCEMENTS + _ORIGINAL_ENHANCEMENTS}
+)
+
+#: The named sets. ``all``: the 13 of the method card; ``safe``: the paper's nine, which do not overlap with the
+#: CIFAR-C / ImageNet-C corruptions; ``original``: those nine and the official code's own four enhancements;
+#: ``photometric``: the ones that move no pixel, for samples with boxes, masks or keypoints.
+augmentation_sets: Mapping[str, tuple[Operation, ...]] = MappingProxyType(
+    {
+        "all": _COMMON + _ENHANCEMENTS,
+        "safe": _COMMON,
+        "original": _COMMON + _ORIGINAL_ENHANCEMENTS,
+        "photometric": tuple(o for o in _COMMON + _ENHANCEMENTS if not o.moves_pixels),
+    }
+)
+
+
+def resolve_operations(augmentation_set: AugmentationSet) -> tuple[Operation, ...]:
+    """Looks up the operations that a set's name, or a list of names or operations, stands for.
+
+    Args:
+        augmentation_set: A key of :data:`augmentation_sets`, or a non-empty sequence of operation names or
+            :class:`Operation` records. A name given twice is drawn twice as often.
+
+    Returns:
+        The operations, in the order given.
+
+    Raises:
+        TypeError: If ``augmentation_set`` is neither a name nor a sequence of names and operations.
+        ValueError: If a name is unknown, an operation is not one of :data:`OPERATIONS`, or the sequence is empty.
+
+    Example:
+        >>> [operation.name for operation in resolve_operations(["rotate", "solarize"])]
+        ['rotate', 'solarize']
+    """
+    sets, names = ", ".join(augmentation_sets), ", ".join(OPERATIONS)
+    permitted = f"one of {sets}, or a list of operations out of: {names}"
+    if isinstance(augmentation_set, str):
+        if augmentation_set in augmentation_sets:
+            return augmentation_sets[augmentation_set]
+        remedy = f"; for that operation alone write ['{augmentation_set}']" if augmentation_set in OPERATIONS else ""
+        raise ValueError(f"Expected argument `augmentation_set` to be {permitted}; got '{augmentation_set}'{remedy}.")
+    if not isinstance(augmentation_set, Sequence):
+        raise TypeError(f"Expected argument `augmentation_set` to be {permitted}; got {augmentation_set!r}.")
+    if not augmentation_set:
+        raise ValueError(f"Expected argument `augmentation_set` to be {permitted}; got an empty list.")
+    resolved = []
+    for entry in augmentation_set:
+        if not isinstance(entry, str | Operation):
+            raise TypeError(f"Expected argument `augmentation_set` to be {permitted}; got {entry!r} in the list.")
+        known = OPERATIONS.get(entry if isinstance(entry, str) else entry.name)
+        if known is None or (isinstance(entry, Operation) and entry != known):
+            raise ValueError(f"Expected argument `augmentation_set` to be {permitted}; got {entry!r} in the list.")
+        resolved.append(known)
+    return tuple(resolved)
+
+
+#: Column numbers of :func:`sampling_table`.
+CODE, LAW, SCALE, OFFSET, SIGNED, INTEGER, EXTENT = range(7)
+#: Values of the ``LAW`` and ``EXTENT`` columns.
+LAWS = {"none": 0, "level": 1, "enhancement": 2}
+EXTENTS = {None: 0, "width": 1, "height": 2}
+
+
+def sampling_table(operations: Sequence[Operation]) -> NDArray[np.float64]:
+    """The records as numbers, one row an operation, for the compiled sampler.
+
+    Args:
+        operations: Members of :data:`OPERATIONS`.
+
+    Returns:
+        A read-only float64 array of shape ``[len(operations), 7]``; its columns are named in this module.
+    """
+    codes = {name: code for code, name in enumerate(OPERATIONS)}
+    rows = [
+        (codes[o.name], LAWS[o.law], o.scale, o.offset, o.signed, o.integer, EXTENTS[o.extent]) for o in operations
+    ]
+    table = np.array(rows, dtype=np.float64)
+    table.flags.writeable = False
+    return table

@@ -1,0 +1,123 @@
+"""AugMix as a torchvision transform."""
+
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from lightning_augmix.engines import select_engine
+from lightning_augmix.functional import augmix_with_key
+from lightning_augmix.hyperparameters import validate
+from lightning_augmix.keys import GeneratorKeys, KeySource
+from lightning_augmix.operations import AugmentationSet
+
+__all__ = ["AugmentAndMixTransform"]
+
+_SPATIAL_TARGETS = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
+# In this order; of the kinds that may as well be labels, only the first in the sample is taken for the image.
+_IMAGE_KINDS = (((PIL.Image.Image, tv_tensors.Image), True), ((torch.Tensor,), False), ((np.ndarray,), False))
+
+
+class AugmentAndMixTransform(v2.Transform):
+    """AugMix for ``torchvision.transforms.Compose``, ``v2.Compose`` and ``nn.Sequential``.
+
+    It takes an image, or a whole sample (any nesting of tuples, lists and dicts) of which it changes the images alone:
+    PIL images and ``tv_tensors.Image``; where there are none, the first plain tensor, as all v2 transforms do; where
+    there is none either, the first array. Images of one sample share their random choices. It belongs after resizing,
+    cropping and flipping, and before the image becomes floating-point.
+
+    Source: Hendrycks et al., "AugMix", ICLR 2020, https://arxiv.org/abs/1912.02781.
+
+    Args:
+        severity: Upper bound of the intensity of the operations, a real number in [0, 10]; 0 leaves images as they
+            are.
+        width: Number of chains, at least 1.
+        depth: Operations per chain, at least 1, or −1 to draw 1, 2 or 3 for each chain.
+        alpha: Parameter of the Dirichlet distribution of the chain weights and of the Beta distribution of the
+            mixing weight, above 0; 1 makes both uniform, larger values concentrate them around equal shares.
+        augmentation_set: ``"all"``, ``"safe"`` (no overlap with the corruptions of CIFAR-C and ImageNet-C),
+            ``"original"``, ``"photometric"`` (moves no pixel), or a sequence of operation names or operations.
+        engine: What applies the operations: ``"pillow"``, or ``"auto"`` for the fastest. All give the same bytes.
+
+    Attributes:
+        hyperparameters: The validated hyperparameters.
+        engine: The name of the engine.
+        keys: Where the keys of plans come from; torch's default generator unless replaced.
+
+    Shape:
+        - PIL images ``RGB`` and ``L``; arrays ``[H, W]``, ``[H, W, 1]``, ``[H, W, 3]``, uint8; tensors ``[C, H, W]``
+          and batches ``[N, C, H, W]`` with C of 1 or 3, uint8, or floating-point in [0, 1]. The output has the type,
+          dtype, shape and device of the input.
+
+    Raises:
+        TypeError: If an argument is of a kind not named above; on a call, also if the sample has no image.
+        ValueError: If an argument is out of its range; on a call, also if the sample has boxes, masks or keypoints
+            and the set moves pixels.
+
+    Example:
+        >>> import torch
+        >>> from torchvision import transforms
+        >>> pipeline = transforms.Compose([
+        ...     transforms.RandomCrop(24),
+        ...     AugmentAndMixTransform(severity=3, augmentation_set="safe"),
+        ...     transforms.ConvertImageDtype(torch.float32),
+        ... ])
+        >>> pipeline(torch.zeros(3, 32, 48, dtype=torch.uint8)).shape
+        torch.Size([3, 24, 24])
+    """
+
+    def __init__(
+        self,
+        severity: float = 3,
+        width: int = 3,
+        depth: int = -1,
+        alpha: float = 1.0,
+        augmentation_set: AugmentationSet = "all",
+        *,
+        engine: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.hyperparameters = validate(severity, width, depth, alpha, augmentation_set)
+        select_engine(engine)
+        self.engine = engine
+        self.keys: KeySource = GeneratorKeys()
+
+    def check_inputs(self, flat_inputs: list[Any]) -> None:
+        """Refuses samples whose targets would not fit the augmented image."""
+        for entry in flat_inputs:
+            if isinstance(entry, tv_tensors.Video):
+                raise TypeError("AugMix takes images; got a tv_tensors.Video: pass its frames as a batch of images.")
+            if self.hyperparameters.moves_pixels and isinstance(entry, _SPATIAL_TARGETS):
+                raise ValueError(
+                    f"The sample has {type(entry).__name__}, which stay where they are, but augmentation_set="
+                    f"{self.hyperparameters.augmentation_set!r} moves the image's content: use 'photometric'."
+                )
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draws the key of the sample."""
+        if not flat_inputs:
+            raise TypeError(
+                "AugMix found no image in the sample: it looks for PIL images, tv_tensors.Image, tensors and arrays "
+                "within tuples, lists and dicts. Apply it where the sample has one."
+            )
+        return {"key": self.keys.draw()}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Augments one image of the sample."""
+        return augmix_with_key(inpt, params["key"], self.hyperparameters, self.engine)
+
+    def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
+        # torchvision's own rule passes masks and boxes on to every transform, and lets arrays through untouched.
+        for kinds, is_explicit in _IMAGE_KINDS:
+            found = [isinstance(entry, kinds) and not isinstance(entry, _SPATIAL_TARGETS) for entry in flat_inputs]
+            if any(found):
+                first = found.index(True)
+                return found if is_explicit else [position == first for position in range(len(found))]
+        return [False] * len(flat_inputs)
+
+    def extra_repr(self) -> str:
+        """The hyperparameters, as printed within pipelines."""
+        return str(self.hyperparameters)
