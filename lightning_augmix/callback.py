@@ -103,20 +103,22 @@ class AugMixCallback(pl.Callback):
         self._fit = _Fit(trainer, self.transform, self.seed, self._tell)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Checks that every training loader is augmented."""
+        """Checks that every training loader is augmented, and loads for the epoch a resumed run begins with."""
         if self._fit is not None:
             self._fit.check_loaders(trainer)
+            self._fit.check_epoch(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells worker processes the epoch; Lightning iterates over the loaders after this."""
         if self._fit is not None:
-            self._fit.keys.epoch = trainer.current_epoch
+            self._fit.advance_epoch()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Checks that the first batch was made with AugMix."""
-        if self._fit is not None:
+        # With `training_step(self, dataloader_iter)` there is no batch yet.
+        if self._fit is not None and batch is not None:
             self._fit.check_batch()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -139,6 +141,19 @@ class AugMixCallback(pl.Callback):
             self._fit = None
 
 
+def _first_epoch(trainer: pl.Trainer) -> int:
+    """The number of whole passes over the data before the one that a fit begins or resumes with.
+
+    ``trainer.current_epoch`` is behind while a checkpoint is being resumed, which is when workers start to load, and
+    with ``max_steps`` also later. Where the checkpoint was written after the last batch of an epoch and before its
+    end, so is the count of processed epochs, until ``FitLoop.reset`` or a pass over no batches makes up for it.
+    """
+    loop = trainer.fit_loop
+    progress = loop.epoch_progress
+    has_all_batches = loop.restarting and loop.epoch_loop.batch_progress.is_last_batch
+    return progress.current.processed + (has_all_batches and progress.total.started > progress.total.processed)
+
+
 class _Fit:
     """What the callback does to one fit, from its setup until it is undone."""
 
@@ -152,14 +167,19 @@ class _Fit:
         # Weakly: loaders that Lightning has replaced must end, and with them their worker processes.
         self._clones: weakref.WeakKeyDictionary[DataLoader[Any], Any] = weakref.WeakKeyDictionary()
         self._is_live = True
-        self._checked_batch = False
+        self._has_loaders = False
+        self._has_batch = False  # in this pass over the data
         self._strategy = trainer.strategy
         self._shadowed = vars(self._strategy).get("process_dataloader")
         process = self._strategy.process_dataloader
 
         def process_dataloader(dataloader: object) -> object:
             if self._is_live and trainer.training:
-                self.keys.epoch = trainer.current_epoch
+                if self._has_loaders:
+                    self.advance_epoch()
+                else:
+                    self.keys.epoch = _first_epoch(trainer)
+                    self._has_loaders = True
                 dataloader = self._augmented(dataloader)
             return process(dataloader)
 
@@ -199,10 +219,23 @@ class _Fit:
                     "`configure_optimizers`)."
                 )
 
+    def check_epoch(self, trainer: pl.Trainer) -> None:
+        epoch = _first_epoch(trainer)
+        if self.keys.seed is not None and self.keys.epoch != epoch:
+            # The loaders were made in `configure_optimizers`, before the checkpoint told the epoch, and workers may
+            # have loaded for the wrong one: iterate anew, as Lightning does at the start of every later epoch.
+            self.keys.epoch = epoch
+            assert trainer.fit_loop._data_fetcher is not None
+            iter(trainer.fit_loop._data_fetcher)
+
+    def advance_epoch(self) -> None:
+        # By the batches seen, because Lightning's own counts differ in resumed runs: `current_epoch` lags behind with
+        # `max_steps`, and a pass over no batches counts as processed.
+        self.keys.epoch += self._has_batch
+        self._has_batch = False
+
     def check_batch(self) -> None:
-        if self._checked_batch:
-            return
-        self._checked_batch = True
+        self._has_batch = True
         if not self.keys.used:
             raise RuntimeError(
                 "AugMix was inserted, but the first batch was made without it: the dataset does not call the "

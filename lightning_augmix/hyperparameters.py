@@ -113,9 +113,7 @@ def _is_depth(depth: int) -> bool:
     return depth == -1 or depth >= 1
 
 
-def _check(
-    name: str, value: Any, kind: type, permitted: str, is_valid: Callable[[Any], bool], remedy: str
-) -> None:
+def _check(name: str, value: Any, kind: type, permitted: str, is_valid: Callable[[Any], bool], remedy: str) -> None:
     if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
         given = f"{value!r} of type {type(value).__name__}"
         raise TypeError(f"Expected argument `{name}` to be {permitted}; got {given} ({remedy}).")

@@ -220,10 +220,8 @@ def _inner_pipelines(dataset: Any) -> Iterator[Any]:
 
 
 def _copied(dataset: _D, attribute: str, value: Any) -> _D:
-    if not hasattr(dataset, "__dict__"):
-        raise PlacementError(f"{type(dataset).__name__} has __slots__ and cannot be copied in part")
-    if inspect.isdatadescriptor(getattr(type(dataset), attribute, None)):
-        raise PlacementError(f"{type(dataset).__name__}.{attribute} is a property, which may do anything when set")
+    if inspect.isdatadescriptor(getattr(type(dataset), attribute, None)) or not hasattr(dataset, "__dict__"):
+        raise PlacementError(f"{type(dataset).__name__}.{attribute} is a property or a slot, not a plain attribute")
     # `copy.copy` would call the dataset's own `__copy__` or `__reduce__`, and those may load the data again.
     copied: _D = object.__new__(type(dataset))
     copied.__dict__.update(vars(dataset))
@@ -234,7 +232,11 @@ def _copied(dataset: _D, attribute: str, value: Any) -> _D:
 def _outline(dataset: Any, indent: str = "  ") -> Iterator[str]:
     attribute = _pipeline_attribute(dataset)
     name = type(dataset).__name__
-    yield f"{indent}{name}" if attribute is None else f"{indent}{name}.{attribute}: {describe(getattr(dataset, attribute))}"
+    yield (
+        f"{indent}{name}"
+        if attribute is None
+        else f"{indent}{name}.{attribute}: {describe(getattr(dataset, attribute))}"
+    )
     for inner in _inner_datasets(dataset)[1]:
         yield from _outline(inner, indent + "  ")
 
@@ -249,7 +251,7 @@ class IndexedDataset(Dataset[Any]):
     """
 
     def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+        self._indexed = dataset
 
     def __getitem__(self, index: Any) -> Any:
         try:
@@ -260,16 +262,16 @@ class IndexedDataset(Dataset[Any]):
                 f"gave {index!r}: leave `seed=None` and seed with `seed_everything(…, workers=True)`."
             ) from None
         with RunKeys.sample(number):
-            return self.dataset[index]
+            return self._indexed[index]
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self._indexed)
 
     def __getattr__(self, name: str) -> Any:
-        # `__getitems__` would load several samples in one call, and pickle asks before `dataset` is there.
-        if name == "dataset" or (name.startswith("__") and name.endswith("__")):
+        # `__getitems__` would load several samples in one call, and pickle asks before `_indexed` is there.
+        if name == "_indexed" or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(name)
-        return getattr(self.dataset, name)
+        return getattr(self._indexed, name)
 
     def __repr__(self) -> str:
-        return repr(self.dataset)
+        return repr(self._indexed)

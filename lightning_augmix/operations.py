@@ -152,9 +152,7 @@ def sampling_table(operations: Sequence[Operation]) -> NDArray[np.float64]:
         A read-only float64 array of shape ``[len(operations), 7]``; its columns are named in this module.
     """
     codes = {name: code for code, name in enumerate(OPERATIONS)}
-    rows = [
-        (codes[o.name], LAWS[o.law], o.scale, o.offset, o.signed, o.integer, EXTENTS[o.extent]) for o in operations
-    ]
+    rows = [(codes[o.name], LAWS[o.law], o.scale, o.offset, o.signed, o.integer, EXTENTS[o.extent]) for o in operations]
     table = np.array(rows, dtype=np.float64)
     table.flags.writeable = False
     return table

@@ -119,7 +119,8 @@ class AugMixPlan:
         if not isinstance(other, AugMixPlan):
             return NotImplemented
         return self.image_size == other.image_size and all(
-            np.array_equal(getattr(self, name), getattr(other, name)) for name in ("operations", "parameters", "weights")
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("operations", "parameters", "weights")
         )
 
     def __hash__(self) -> int:
@@ -198,9 +199,9 @@ def sample_plan(
         True
     """
     hyperparameters = validate(severity, width, depth, alpha, augmentation_set)
-    if type(image_size) is not tuple or type(image_size[0]) is not int:
+    if type(image_size) is not tuple or tuple(map(type, image_size)) != (int, int):
         image_size = _checked_size(image_size)
-    if len(image_size) != 2 or image_size[0] < 1 or image_size[1] < 1:
+    if image_size[0] < 1 or image_size[1] < 1:
         raise ValueError(f"Expected argument `image_size` to be (height, width), each at least 1; got {image_size}.")
     return draw_plan(key if type(key) is int else _checked_keys(key), image_size, hyperparameters)
 
@@ -238,7 +239,9 @@ def _checked_size(image_size: Any) -> tuple[int, int]:
     try:
         height, width = (side.__index__() for side in image_size)
     except (TypeError, ValueError, AttributeError):
-        raise TypeError(f"Expected argument `image_size` to be (height, width) in pixels; got {image_size!r}.") from None
+        raise TypeError(
+            f"Expected argument `image_size` to be (height, width) in pixels; got {image_size!r}."
+        ) from None
     return height, width
 
 
@@ -427,6 +430,4 @@ def _draw_batch(
     weights: NDArray[np.float32],
 ) -> None:
     for i in range(keys.size):
-        _draw(
-            keys[i], table, height, width, severity, depth, alpha, operations[i], parameters[i], weights[i]
-        )
+        _draw(keys[i], table, height, width, severity, depth, alpha, operations[i], parameters[i], weights[i])

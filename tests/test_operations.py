@@ -4,7 +4,17 @@ import pytest
 
 from lightning_augmix.operations import OPERATIONS, Operation, augmentation_sets, resolve_operations
 
-SAFE = ("autocontrast", "equalize", "posterize", "solarize", "rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+SAFE = (
+    "autocontrast",
+    "equalize",
+    "posterize",
+    "solarize",
+    "rotate",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+)
 ENHANCEMENTS = ("color", "contrast", "brightness", "sharpness")
 SETS = {
     "all": SAFE + ENHANCEMENTS,

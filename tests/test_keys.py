@@ -1,0 +1,77 @@
+import pickle
+import threading
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from lightning_augmix.keys import GeneratorKeys, RunKeys, combine
+
+
+def test_combined_keys_depend_on_every_integer_and_their_order():
+    keys = {combine(a, b, c) for a in range(-5, 5) for b in range(10) for c in range(10)}
+    assert len(keys) == 1000
+    assert all(0 <= key < 2**64 for key in keys)
+    assert combine(1) != combine(1, 0) != combine(0, 1)
+
+
+def test_combined_keys_are_spread_evenly():
+    keys = np.array([combine(3, epoch, index) for epoch in range(20) for index in range(1000)], np.uint64)
+    assert stats.kstest(keys / 2.0**64, "uniform").pvalue > 1e-4
+    bits = np.unpackbits(keys.view(np.uint8)).reshape(-1, 64).mean(axis=0)
+    assert abs(bits - 0.5).max() < 5 * 0.5 / len(keys) ** 0.5
+
+
+def test_generator_keys_follow_their_generator():
+    draws = [GeneratorKeys(torch.Generator().manual_seed(1)).draw() for _ in range(2)]
+    assert draws[0] == draws[1]
+    torch.manual_seed(1)
+    assert GeneratorKeys().draw() == draws[0] != GeneratorKeys().draw()
+
+
+def test_without_a_seed_ranks_with_the_same_generator_differ():
+    def draw(rank):
+        torch.manual_seed(0)
+        return RunKeys(None, rank).draw()
+
+    assert draw(0) == draw(0) != draw(1)
+
+
+def test_with_a_seed_keys_depend_on_seed_epoch_index_and_count_alone():
+    def draw(seed=1, epoch=2, index=3, rank=0, count=1):
+        keys = RunKeys(seed, rank)
+        keys.epoch = epoch
+        with keys.sample(index):
+            return [keys.draw() for _ in range(count)][-1]
+
+    assert draw() == draw(rank=5)
+    assert len({draw(), draw(seed=2), draw(epoch=3), draw(index=4), draw(count=2)}) == 5
+
+
+def test_with_a_seed_a_draw_outside_a_sample_or_in_another_thread_is_an_error():
+    keys = RunKeys(1, 0)
+    with pytest.raises(RuntimeError, match="outside the dataset's `__getitem__`"):
+        keys.draw()
+    errors = []
+
+    def draw():
+        try:
+            keys.draw()
+        except RuntimeError as error:
+            errors.append(error)
+
+    with keys.sample(3):
+        thread = threading.Thread(target=draw)
+        thread.start()
+        thread.join()
+    assert len(errors) == 1
+
+
+def test_epoch_and_use_are_seen_through_copies_that_workers_get():
+    keys = RunKeys(None, 0)
+    assert not keys.used
+    keys.draw()
+    keys.epoch = 7
+    assert keys.used
+    assert pickle.loads(pickle.dumps(keys)).epoch == 7

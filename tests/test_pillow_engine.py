@@ -1,0 +1,68 @@
+"""The reference engine; also what CI runs under Pillow-SIMD."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from PIL import Image
+
+from lightning_augmix import apply_plan, sample_plan
+from lightning_augmix.engines import pillow, select_engine
+from lightning_augmix.operations import OPERATIONS
+from reference import reference_augmix
+from strategies import arrays, hyperparameters, keys
+
+
+def expected(image, plan):
+    return reference_augmix(Image.fromarray(image), plan.chains, plan.chain_weights, plan.mixing_weight)
+
+
+def test_two_thousand_random_plans_give_the_oracles_bytes():
+    rng = np.random.default_rng(0)
+    names = set()
+    for key in range(2000):
+        height, width = (int(side) for side in rng.integers(1, 60, 2))
+        shape = (height, width, 3) if key % 3 else (height, width)
+        low, high = sorted(rng.integers(0, 257, 2))
+        image = rng.integers(low, max(high, low + 1), shape).astype(np.uint8)
+        plan = sample_plan(
+            key,
+            (height, width),
+            severity=float(rng.choice([0.05, 1, 3, 10])),
+            width=int(rng.integers(1, 5)),
+            depth=int(rng.choice([-1, 1, 4])),
+            augmentation_set=["all", "original"][key % 2],
+        )
+        names |= {name for chain in plan.chains for name, _ in chain}
+        np.testing.assert_array_equal(apply_plan(image, plan, engine="pillow"), expected(image, plan))
+    assert names == set(OPERATIONS)
+
+
+@given(arrays(), keys, hyperparameters)
+def test_any_image_and_plan_give_the_oracles_bytes(image, key, arguments):
+    plan = sample_plan(key, image.shape[:2], **arguments)
+    np.testing.assert_array_equal(apply_plan(image, plan, engine="pillow"), expected(image, plan))
+
+
+@given(arrays(), keys)
+def test_severity_zero_returns_the_image(image, key):
+    np.testing.assert_array_equal(apply_plan(image, sample_plan(key, image.shape[:2], severity=0), "pillow"), image)
+
+
+@given(arrays(), keys, hyperparameters)
+def test_a_constant_image_stays_constant_under_operations_that_leave_it_alone(image, key, arguments):
+    image = np.full_like(image, image.flat[0])
+    arguments = {**arguments, "augmentation_set": ["autocontrast", "equalize", "sharpness"]}
+    np.testing.assert_array_equal(apply_plan(image, sample_plan(key, image.shape[:2], **arguments), "pillow"), image)
+
+
+def test_the_output_is_writeable_and_its_own():
+    image = np.full((3, 4), 9, np.uint8)
+    for severity in (0, 3):
+        output = pillow.apply(image, sample_plan(0, (3, 4), severity=severity))
+        assert output.flags.writeable
+        assert not np.shares_memory(output, image)
+
+
+def test_an_unknown_engine_is_an_error_that_names_those_there_are():
+    with pytest.raises(ValueError, match=r"`engine` to be one of: auto, pillow; got 'cuda'"):
+        select_engine("cuda")
