@@ -92,7 +92,7 @@ class AugMixCallback(pl.Callback):
             return
         # A fit in which another callback's `on_exception` raised ended without a word to this one.
         self._undo()
-        if sum(isinstance(callback, AugMixCallback) for callback in trainer.callbacks) > 1:
+        if sum(isinstance(callback, AugMixCallback) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]
             raise ValueError(
                 "Expected one AugMixCallback in the Trainer's `callbacks`; got several, and applying AugMix twice is "
                 "not AugMix: remove all but one."
@@ -149,9 +149,10 @@ def _first_epoch(trainer: pl.Trainer) -> int:
     end, so is the count of processed epochs, until ``FitLoop.reset`` or a pass over no batches makes up for it.
     """
     loop = trainer.fit_loop
-    progress = loop.epoch_progress
+    current: Any = loop.epoch_progress.current
+    total: Any = loop.epoch_progress.total
     has_all_batches = loop.restarting and loop.epoch_loop.batch_progress.is_last_batch
-    return progress.current.processed + (has_all_batches and progress.total.started > progress.total.processed)
+    return int(current.processed) + (has_all_batches and total.started > total.processed)
 
 
 class _Fit:

@@ -58,6 +58,7 @@ class GeneratorKeys:
         self.generator = generator
 
     def draw(self) -> int:
+        """Returns the key of the next image, uniform on [0, 2⁶³)."""
         device = "cpu" if self.generator is None else self.generator.device
         return int(torch.empty((), dtype=torch.int64, device=device).random_(generator=self.generator))
 
@@ -85,7 +86,7 @@ class RunKeys:
     def __init__(self, seed: int | None, rank: int) -> None:
         self.seed = seed
         self.rank = rank
-        self._epoch_and_used = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._epoch_and_used = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     @property
     def epoch(self) -> int:

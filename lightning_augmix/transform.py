@@ -21,7 +21,7 @@ _SPATIAL_TARGETS = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoi
 _IMAGE_KINDS = (((PIL.Image.Image, tv_tensors.Image), True), ((torch.Tensor,), False), ((np.ndarray,), False))
 
 
-class AugmentAndMixTransform(v2.Transform):
+class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
     """AugMix for ``torchvision.transforms.Compose``, ``v2.Compose`` and ``nn.Sequential``.
 
     It takes an image, or a whole sample (any nesting of tuples, lists and dicts) of which it changes the images alone:

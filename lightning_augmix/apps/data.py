@@ -25,7 +25,7 @@ _Transform = Callable[[Any], Any]
 VALIDATION_SHARE = 0.1
 
 
-class Digits(datasets.VisionDataset):
+class Digits(datasets.VisionDataset):  # type: ignore[misc]  # torchvision ships no types
     """scikit-learn's handwritten digits: 1,797 grayscale images of 8×8 pixels with 17 levels, here scaled to 0…255.
 
     Source: the test set of E. Alpaydin, C. Kaynak: "Optical Recognition of Handwritten Digits", UCI, 1998.
@@ -56,7 +56,7 @@ class Digits(datasets.VisionDataset):
         return len(self.targets)
 
 
-class GzippedFashionMNIST(datasets.FashionMNIST):
+class GzippedFashionMNIST(datasets.FashionMNIST):  # type: ignore[misc]  # torchvision ships no types
     """torchvision's FashionMNIST, read from gzipped IDX files that lie directly in ``root``."""
 
     @staticmethod
@@ -82,7 +82,7 @@ def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         sizes = np.frombuffer(content[4:header], ">i4")
         if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) != header + sizes.prod():
             raise ValueError("its header does not fit its content")
-        return np.frombuffer(content, np.uint8, offset=header).reshape(sizes).copy()
+        return np.array(np.frombuffer(content, np.uint8, offset=header).reshape(sizes))
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UsageError(f"{path} is not a gzipped IDX file of FashionMNIST ({error}): fetch it again.") from None
 
@@ -99,13 +99,13 @@ class _Source:
     small: bool = True
 
 
-def _fashion_mnist(root: str, train: bool, download: bool, transform: _Transform | None) -> Dataset[Any]:
+def _fashion_mnist(root: str, train: bool, download: bool, transform: _Transform | None) -> Any:
     if GzippedFashionMNIST.is_at(root):
         return GzippedFashionMNIST(root, train, transform)
     return datasets.FashionMNIST(root, train, transform, download=download)
 
 
-def _image_folder(root: str, train: bool, download: bool, transform: _Transform | None) -> Dataset[Any]:
+def _image_folder(root: str, train: bool, download: bool, transform: _Transform | None) -> Any:
     names = ("train",) if train else ("test", "val")
     folder = next((Path(root) / name for name in names if (Path(root) / name).is_dir()), None)
     if folder is None:
@@ -231,7 +231,7 @@ class ImageDataModule(pl.LightningDataModule):
                 "to the folder that has it; what torchvision can fetch it fetches with data.download=true."
             ) from None
 
-    def _train_transform(self) -> _Transform:
+    def _train_transform(self) -> Any:
         size = self.hparams["image_size"]
         if self._source.small:
             steps: list[_Transform] = [v2.Resize((size, size)), v2.RandomCrop(size, padding=size // 8)]
@@ -241,7 +241,7 @@ class ImageDataModule(pl.LightningDataModule):
             steps.append(v2.RandomHorizontalFlip())
         return v2.Compose([v2.RGB(), *steps, *self._to_tensor()])
 
-    def _eval_transform(self) -> _Transform:
+    def _eval_transform(self) -> Any:
         size = self.hparams["image_size"]
         resize = [v2.Resize((size, size))] if self._source.small else [v2.Resize(size * 8 // 7), v2.CenterCrop(size)]
         return v2.Compose([v2.RGB(), *resize, *self._to_tensor()])

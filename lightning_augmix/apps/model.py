@@ -134,7 +134,7 @@ class Classifier(pl.LightningModule):
     def _measure(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
         images, targets = batch
         logits = self(images)
-        accuracy = self.accuracy[stage]
+        accuracy: Any = self.accuracy[stage]
         accuracy.update(logits, targets)
         self.log(f"{stage}_loss", self.loss(logits, targets))
-        self.log(f"{stage}_accuracy", accuracy, prog_bar=True)  # type: ignore[arg-type]
+        self.log(f"{stage}_accuracy", accuracy, prog_bar=True)

@@ -32,7 +32,10 @@ def train(cfg: "DictConfig") -> float:
     import lightning.pytorch as pl
     from lightning.pytorch.loggers import CSVLogger
 
-    logging.getLogger("lightning").handlers.clear()  # Hydra's print the same lines
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        # Through Hydra's handlers, which print and write to the log file, and only through them.
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
     _check(cfg)
     pl.seed_everything(cfg.seed, workers=True)
     data = instantiate(cfg.data)

@@ -1,0 +1,110 @@
+import inspect
+import shutil
+import subprocess
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
+from hydra.utils import get_class, instantiate
+
+from lightning_augmix import AugmentAndMixTransform, AugMixCallback
+from lightning_augmix.config import (
+    AugmentAndMixTransformConfig,
+    AugMixCallbackConfig,
+    DataConfig,
+    ModelConfig,
+    register,
+)
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def configs():
+    register()
+    with initialize_config_module("lightning_augmix.configs", version_base="1.3"):
+        yield
+
+
+@pytest.mark.parametrize("schema", [AugmentAndMixTransformConfig, AugMixCallbackConfig, DataConfig, ModelConfig])
+def test_schemas_mirror_their_constructors(schema):
+    defaults = {field.name: field.default for field in fields(schema) if not field.name.startswith("_")}
+    assert MISSING not in defaults.values()
+    parameters = inspect.signature(get_class(schema()._target_)).parameters.values()
+    expected = {p.name: p.default for p in parameters if p.name != "num_classes"}
+    assert defaults == expected
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_of_every_group_composes(group, option):
+    if (group, option) == ("callbacks", "augmix"):
+        cfg = compose("train", ["callbacks=augmix"])
+        assert isinstance(instantiate(cfg.callbacks.augmix), AugMixCallback)
+        return
+    cfg = compose("train", [f"{group}={option}"])
+    assert (cfg.augmix is None) is ((group, option) == ("augmix", "off"))
+
+
+def test_every_group_of_the_schema_is_there():
+    assert {group for group, _ in OPTIONS} == {"augmix", "callbacks", "data", "model", "trainer"}
+
+
+@pytest.mark.parametrize("option", ["default", "safe"])
+def test_the_callback_comes_from_the_configuration(option):
+    overrides = ["augmix.severity=5", "augmix.depth=2", "augmix.seed=3", f"augmix={option}"]
+    callback = instantiate(compose("train", overrides).augmix)
+    assert isinstance(callback, AugMixCallback)
+    expected = {"severity": 5.0, "width": 3, "depth": 2, "alpha": 1.0}
+    expected["augmentation_set"] = "all" if option == "default" else "safe"
+    assert callback.transform.hyperparameters.arguments() == expected
+    assert callback.seed == 3
+
+
+@pytest.mark.parametrize("given", ["photometric", "[rotate,shear_x]"])
+def test_a_set_is_a_name_or_a_list(given):
+    callback = instantiate(compose("train", [f"augmix.augmentation_set={given}"]).augmix)
+    expected = {"photometric": "photometric", "[rotate,shear_x]": ["rotate", "shear_x"]}[given]
+    assert callback.transform.hyperparameters.arguments()["augmentation_set"] == expected
+
+
+def test_the_transform_has_a_schema_too():
+    assert isinstance(instantiate(AugmentAndMixTransformConfig(severity=2)), AugmentAndMixTransform)
+    assert compose(overrides=["+transform=augmix_schema", "transform.width=5"]).transform.width == 5
+
+
+@pytest.mark.parametrize("override", ["augmix.sevrity=3", "augmix.severity=high", "augmix.width=2.5", "data.rooot=x"])
+def test_misspelt_keys_and_values_of_the_wrong_type_are_refused(override):
+    with pytest.raises(ConfigCompositionException):
+        compose("train", [override])
+
+
+def application(folder, config):
+    shutil.copytree(ROOT / "examples" / "hydra_application", folder)
+    (folder / "conf" / "config.yaml").write_text(config)
+    return folder
+
+
+@pytest.mark.slow
+def test_an_application_of_ones_own_finds_the_configs(tmp_path):
+    folder = application(tmp_path / "app", "defaults:\n  - augmix: safe\n  - _self_\nepochs: 1\n")
+    command = [sys.executable, folder / "main.py", "augmix.width=2"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+    assert "width=2" in output
+    assert "augmentation_set='safe'" in output
+
+
+def test_a_callbacks_group_can_take_the_callback(tmp_path):
+    (tmp_path / "callbacks").mkdir()
+    (tmp_path / "callbacks" / "mine.yaml").write_text("defaults:\n  - augmix\ntimer:\n  interval: step\n")
+    (tmp_path / "config.yaml").write_text("defaults:\n  - callbacks: mine\n")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        cfg = compose("config", ["callbacks.augmix.severity=5"])
+    assert cfg.callbacks.timer.interval == "step"
+    assert instantiate(cfg.callbacks.augmix).transform.hyperparameters.severity == 5

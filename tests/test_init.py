@@ -1,0 +1,50 @@
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import lightning_augmix
+
+PUBLIC = [
+    "AugMixCallback",
+    "AugMixPlan",
+    "AugmentAndMixTransform",
+    "apply_plan",
+    "augment_dataloader",
+    "augment_dataset",
+    "augmentation_sets",
+    "augmix_image",
+    "sample_plan",
+]
+
+
+def test_the_public_names_are_these_and_exist():
+    assert sorted(lightning_augmix.__all__) == sorted(PUBLIC) == sorted(dir(lightning_augmix))
+    for name in PUBLIC:
+        value = getattr(lightning_augmix, name)
+        module = getattr(value, "__module__", "lightning_augmix.operations")
+        assert value is getattr(importlib.import_module(module), name)
+        assert name == "augmentation_sets" or value.__doc__
+
+
+def test_any_other_name_is_an_error():
+    with pytest.raises(AttributeError, match="no attribute 'AugMix'"):
+        lightning_augmix.AugMix  # noqa: B018
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import lightning_augmix", {"torch", "lightning", "numba", "PIL"}),
+        ("import hydra_plugins.lightning_augmix_configs", {"torch", "lightning", "numba", "PIL"}),
+        ("from lightning_augmix import augmentation_sets", {"torch", "lightning", "numba", "PIL"}),
+        ("from lightning_augmix import augmix_image, augment_dataloader", {"lightning", "sklearn"}),
+        ("from lightning_augmix import AugMixCallback", {"sklearn", "hydra"}),
+    ],
+)
+def test_imports_bring_in_no_more_than_they_need(statement, absent):
+    program = f"import sys; {statement}; print(*{absent!r} & sys.modules.keys())"
+    output = subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, capture_output=True, text=True)
+    assert not output.stdout.strip()

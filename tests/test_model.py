@@ -1,0 +1,19 @@
+import pytest
+import torch
+
+from lightning_augmix.apps.model import Classifier, SmallResNet
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 32), (30, 44)])
+def test_the_small_resnet_takes_small_images_of_any_shape(size):
+    assert SmallResNet(7)(torch.zeros(2, 3, *size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("architecture", ["small_resnet", "resnet18", "mobilenet_v3_small"])
+def test_architectures(architecture):
+    assert Classifier(5, architecture)(torch.zeros(2, 3, 64, 96)).shape == (2, 5)
+
+
+def test_an_unknown_architecture_is_an_error_with_near_misses():
+    with pytest.raises(ValueError, match=r"`architecture` to be small_resnet or.*got 'resnet'.*resnet"):
+        Classifier(5, "resnet")
