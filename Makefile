@@ -1,0 +1,41 @@
+# On a machine with Python and a C compiler, `make train` and `make test` do all there is.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+.PHONY: help install train test lint simd clean
+
+help: ## Print this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+install: $(VENV)/installed ## Create .venv and install the package into it, with what the tests need
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --upgrade pip
+	$(VENV)/bin/pip install --quiet --editable '.[test]'
+	touch $@
+
+train: $(VENV)/installed ## Train on the digits; overrides in ARGS, for instance ARGS='augmix.severity=5'
+	$(VENV)/bin/augmix-train $(ARGS)
+
+test: $(VENV)/installed ## Run all tests; pytest's arguments in ARGS, for instance ARGS="-m 'not slow'"
+	$(VENV)/bin/pytest --cov $(ARGS)
+
+lint: $(VENV)/installed ## Check style and types
+	$(VENV)/bin/pip install --quiet --editable '.[lint]'
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# Both packages own the folder PIL, so one has to go before the other comes; pip then says that torchvision misses
+# pillow, which is only the name. Needs the headers of zlib and libjpeg.
+simd: $(VENV)/installed ## Replace Pillow by Pillow-SIMD in .venv, built for AVX2 where the processor has it
+	$(VENV)/bin/pip uninstall --quiet --yes pillow pillow-simd
+	CC="cc $$(grep -qsw avx2 /proc/cpuinfo && echo -mavx2)" \
+		$(VENV)/bin/pip install --quiet --no-cache-dir --no-binary pillow-simd pillow-simd
+	$(VENV)/bin/python -c "import PIL; print('Pillow-SIMD', PIL.__version__)"
+
+clean: ## Remove .venv and everything that was built or measured
+	rm -rf $(VENV) build dist outputs multirun .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
