@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_augmix.operations import AugmentationSet, Operation, resolve_operations, sampling_table
+from lightning_augmix.operations import AugmentationSet, Operation, resolve_operations
+from lightning_augmix.sampler import sampling_table
 
 __all__ = ["Hyperparameters", "validate"]
 

@@ -13,6 +13,7 @@ from torchvision.datasets.vision import StandardTransform
 
 from lightning_augmix.keys import RunKeys
 from lightning_augmix.pipeline import PlacementError, describe, insert, is_opaque
+from lightning_augmix.plan import draw_plan
 from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = ["IndexedDataset", "Injection", "augment_dataloader", "augment_dataset", "clone_dataloader", "inject"]
@@ -130,6 +131,7 @@ def inject(dataset: Any, transform: AugmentAndMixTransform) -> Injection:
     Raises:
         PlacementError: See there.
     """
+    draw_plan(0, (1, 1), transform.hyperparameters)  # compiles the sampler here, and not in every worker process
     injector = _Injector(transform)
     try:
         augmented = injector.place(dataset, at_end=False)

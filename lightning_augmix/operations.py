@@ -5,10 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-__all__ = ["OPERATIONS", "AugmentationSet", "Operation", "augmentation_sets", "resolve_operations", "sampling_table"]
+__all__ = ["OPERATIONS", "AugmentationSet", "Operation", "augmentation_sets", "resolve_operations"]
 
 
 @dataclass(frozen=True)
@@ -133,26 +130,3 @@ def resolve_operations(augmentation_set: AugmentationSet) -> tuple[Operation, ..
             raise ValueError(f"Expected argument `augmentation_set` to be {permitted}; got {entry!r} in the list.")
         resolved.append(known)
     return tuple(resolved)
-
-
-#: Column numbers of :func:`sampling_table`.
-CODE, LAW, SCALE, OFFSET, SIGNED, INTEGER, EXTENT = range(7)
-#: Values of the ``LAW`` and ``EXTENT`` columns.
-LAWS = {"none": 0, "level": 1, "enhancement": 2}
-EXTENTS = {None: 0, "width": 1, "height": 2}
-
-
-def sampling_table(operations: Sequence[Operation]) -> NDArray[np.float64]:
-    """The records as numbers, one row an operation, for the compiled sampler.
-
-    Args:
-        operations: Members of :data:`OPERATIONS`.
-
-    Returns:
-        A read-only float64 array of shape ``[len(operations), 7]``; its columns are named in this module.
-    """
-    codes = {name: code for code, name in enumerate(OPERATIONS)}
-    rows = [(codes[o.name], LAWS[o.law], o.scale, o.offset, o.signed, o.integer, EXTENTS[o.extent]) for o in operations]
-    table = np.array(rows, dtype=np.float64)
-    table.flags.writeable = False
-    return table

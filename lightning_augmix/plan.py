@@ -1,27 +1,14 @@
 """Plans: every random choice AugMix makes for an image, drawn from a 64-bit key."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias, TypeVar, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_augmix.hyperparameters import Hyperparameters, validate
-from lightning_augmix.operations import (
-    CODE,
-    EXTENT,
-    EXTENTS,
-    INTEGER,
-    LAW,
-    LAWS,
-    OFFSET,
-    OPERATIONS,
-    SCALE,
-    SIGNED,
-    AugmentationSet,
-)
+from lightning_augmix.operations import OPERATIONS, AugmentationSet
+from lightning_augmix.sampler import NO_OPERATION, draw
 
 __all__ = ["AugMixPlan", "Chain", "draw_plan", "sample_plan"]
 
@@ -29,7 +16,6 @@ __all__ = ["AugMixPlan", "Chain", "draw_plan", "sample_plan"]
 Chain: TypeAlias = tuple[tuple[str, float | int | None], ...]
 
 _NAMES = tuple(OPERATIONS)
-_NO_OPERATION = -1
 
 
 class AugMixPlan:
@@ -86,7 +72,7 @@ class AugMixPlan:
         """The chains of one image's plan, each a tuple of (operation name, parameter or ``None``)."""
         self._require_one_image("chains")
         return tuple(
-            tuple(_decode(code, value) for code, value in zip(codes, values, strict=True) if code != _NO_OPERATION)
+            tuple(_decode(code, value) for code, value in zip(codes, values, strict=True) if code != NO_OPERATION)
             for codes, values in zip(self.operations.tolist(), self.parameters.tolist(), strict=True)
         )
 
@@ -220,18 +206,13 @@ def draw_plan(
         The plan of one image, or of a batch where ``key`` is an array.
     """
     h = hyperparameters
-    lead = () if isinstance(key, int) else key.shape
-    operations = np.empty((*lead, h.width, h.max_depth), np.int8)
-    parameters = np.empty((*lead, h.width, h.max_depth), np.float64)
-    weights = np.empty((*lead, 1 + h.width), np.float32)
-    height, width = image_size
+    keys = np.array([key & (2**64 - 1)], np.uint64) if isinstance(key, int) else key
+    operations = np.empty((keys.size, h.width, h.max_depth), np.int8)
+    parameters = np.empty((keys.size, h.width, h.max_depth), np.float64)
+    weights = np.empty((keys.size, 1 + h.width), np.float32)
+    draw(keys, h.table, *image_size, h.severity, h.depth, h.alpha, operations, parameters, weights)
     if isinstance(key, int):
-        # Modulo 2⁶⁴ and signed, so that one compiled signature serves every key.
-        signed = ((key + 2**63) & (2**64 - 1)) - 2**63
-        _draw(signed, h.table, height, width, h.severity, h.depth, h.alpha, operations, parameters, weights)
-    else:
-        keys = key.view(np.int64)
-        _draw_batch(keys, h.table, height, width, h.severity, h.depth, h.alpha, operations, parameters, weights)
+        return AugMixPlan(image_size, operations[0], parameters[0], weights[0])
     return AugMixPlan(image_size, operations, parameters, weights)
 
 
@@ -255,179 +236,3 @@ def _checked_keys(key: Any) -> int | NDArray[np.uint64]:
             f"Expected argument `key` to be a 64-bit integer or a one-dimensional sequence of them; got {key!r}."
         ) from None
     return np.array(keys, np.uint64)
-
-
-# ---- The compiled sampler -------------------------------------------------------------------------------------------
-#
-# SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014) on the mixed key. Logarithm
-# and exponential are written out because those of the platforms' math libraries differ in the last bit.
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-_compiled = cast("Callable[[_F], _F]", numba.njit(cache=True, nogil=True, error_model="numpy"))
-
-_LEVEL, _ENHANCEMENT = LAWS["level"], LAWS["enhancement"]
-_BY_WIDTH, _BY_HEIGHT = EXTENTS["width"], EXTENTS["height"]
-_LN2 = math.log(2.0)
-_SQRT_HALF = math.sqrt(0.5)
-
-
-@_compiled
-def _mix(z: np.uint64) -> np.uint64:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.uint64(z ^ (z >> np.uint64(31)))
-
-
-@_compiled
-def _uniform(state: np.uint64) -> tuple[float, np.uint64]:
-    """A number in the open interval (0, 1), exactly (k + ½) / 2⁵² with k uniform, and the next state."""
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    return (np.float64(_mix(state) >> np.uint64(12)) + 0.5) * 2.0**-52, state
-
-
-@_compiled
-def _log(x: float) -> float:
-    mantissa, exponent = math.frexp(x)
-    if mantissa < _SQRT_HALF:
-        mantissa, exponent = mantissa * 2.0, exponent - 1
-    s = (mantissa - 1.0) / (mantissa + 1.0)
-    square, total = s * s, 0.0
-    for k in range(23, 0, -2):
-        total = total * square + 1.0 / k
-    return exponent * _LN2 + 2.0 * s * total
-
-
-@_compiled
-def _exp(x: float) -> float:
-    if x < -700.0:
-        return 0.0
-    exponent = math.floor(x / _LN2 + 0.5)
-    remainder, total = x - exponent * _LN2, 1.0
-    for k in range(14, 0, -1):
-        total = 1.0 + remainder / k * total
-    return math.ldexp(total, int(exponent))
-
-
-@_compiled
-def _log_gamma_variate(alpha: float, state: np.uint64) -> tuple[float, np.uint64]:
-    """The logarithm of a Gamma(alpha) variate for alpha ≥ 1 (Marsaglia, Tsang: "A simple method …", 2000)."""
-    d = alpha - 1.0 / 3.0
-    c = 1.0 / math.sqrt(9.0 * d)
-    while True:
-        u, state = _uniform(state)
-        v, state = _uniform(state)
-        x, y = 2.0 * u - 1.0, 2.0 * v - 1.0
-        radius = x * x + y * y
-        if radius >= 1.0:
-            continue
-        normal = x * math.sqrt(-2.0 * _log(radius) / radius)
-        root = 1.0 + c * normal
-        if root <= 0.0:
-            continue
-        cube = root * root * root
-        u, state = _uniform(state)
-        if _log(u) < 0.5 * normal * normal + d - d * cube + d * _log(cube):
-            return _log(d) + _log(cube), state
-
-
-@_compiled
-def _dirichlet(alpha: float, out: NDArray[np.float32], state: np.uint64) -> np.uint64:
-    """Fills ``out`` with symmetric Dirichlet weights, from logarithms, so that no alpha underflows to 0/0."""
-    logs = np.empty(out.size, np.float64)
-    for i in range(out.size):
-        if alpha >= 1.0:
-            logs[i], state = _log_gamma_variate(alpha, state)
-        else:
-            # Gamma(a) = Gamma(a + 1) · U^(1/a); kept multiplied by a until the largest is subtracted.
-            u, state = _uniform(state)
-            logs[i], state = _log_gamma_variate(alpha + 1.0, state)
-            logs[i] = alpha * logs[i] + _log(u)
-    largest = logs.max()
-    total = 0.0
-    for i in range(out.size):
-        difference = logs[i] - largest
-        logs[i] = _exp(difference if alpha >= 1.0 else difference / alpha)
-        total += logs[i]
-    for i in range(out.size):
-        out[i] = np.float32(logs[i] / total)
-    return state
-
-
-@_compiled
-def _draw(
-    key: int,
-    table: NDArray[np.float64],
-    height: int,
-    width: int,
-    severity: float,
-    depth: int,
-    alpha: float,
-    operations: NDArray[np.int8],
-    parameters: NDArray[np.float64],
-    weights: NDArray[np.float32],
-) -> None:
-    state = _mix(np.uint64(key))
-    if severity == 0.0:
-        weights[0] = np.float32(0.0)
-    else:
-        pair = np.empty(2, np.float32)
-        state = _dirichlet(alpha, pair, state)
-        weights[0] = pair[0]
-    state = _dirichlet(alpha, weights[1:], state)
-
-    low = min(0.1, severity)
-    for chain in range(operations.shape[0]):
-        length = depth
-        if depth < 0:
-            u, state = _uniform(state)
-            length = 1 + int(u * 3.0)
-        for position in range(operations.shape[1]):
-            if position >= length:
-                operations[chain, position] = _NO_OPERATION
-                parameters[chain, position] = 0.0
-                continue
-            u, state = _uniform(state)
-            row = table[int(u * table.shape[0])]
-            operations[chain, position] = np.int8(row[CODE])
-            parameter = 0.0
-            if row[LAW] == _LEVEL:
-                u, state = _uniform(state)
-                term = row[SCALE] * (low + u * (severity - low)) / 10.0
-                if row[EXTENT] == _BY_WIDTH:
-                    term *= width
-                elif row[EXTENT] == _BY_HEIGHT:
-                    term *= height
-                if row[INTEGER]:
-                    term = math.trunc(term)
-                if row[SIGNED]:
-                    u, state = _uniform(state)
-                    if u < 0.5:
-                        term = -term
-                parameter = row[OFFSET] + term
-            elif row[LAW] == _ENHANCEMENT:
-                u, state = _uniform(state)
-                coin, state = _uniform(state)
-                if coin < 0.5:
-                    parameter = 1.0 + u * (max(1.0, severity) - 1.0)
-                    if parameter > 1.0:
-                        parameter *= row[SCALE]
-                else:
-                    parameter = 1.0 - 0.09 * severity * u
-            parameters[chain, position] = parameter
-
-
-@_compiled
-def _draw_batch(
-    keys: NDArray[np.int64],
-    table: NDArray[np.float64],
-    height: int,
-    width: int,
-    severity: float,
-    depth: int,
-    alpha: float,
-    operations: NDArray[np.int8],
-    parameters: NDArray[np.float64],
-    weights: NDArray[np.float32],
-) -> None:
-    for i in range(keys.size):
-        _draw(keys[i], table, height, width, severity, depth, alpha, operations[i], parameters[i], weights[i])

@@ -1,3 +1,4 @@
+import json
 import logging
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader, Dataset, IterableDataset, random_split
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, random_split
 from torchvision import transforms
 
 from lightning_augmix import AugmentAndMixTransform, AugMixCallback
@@ -412,6 +413,7 @@ sys.path.insert(0, sys.argv[1])
 from lightning_augmix import AugMixCallback
 from toy import Dim, Recorder, loader, to_tensor, trainer
 import lightning.pytorch as pl
+from torch.utils.data import Subset
 
 class Saved(Recorder):
     def on_train_end(self):
@@ -422,32 +424,57 @@ if __name__ == "__main__":
     seed = json.loads(sys.argv[3])
     pl.seed_everything(0)
     run = trainer(AugMixCallback(severity=10, seed=seed), root=sys.argv[2], devices=2, strategy=sys.argv[4])
-    run.fit(Saved(), loader(Dim(to_tensor(), 8), batch_size=2, shuffle=True))
+    data = Subset(Dim(to_tensor(), 8), json.loads(sys.argv[5]))
+    run.fit(Saved(), loader(data, batch_size=2, shuffle=True))
 """
 
 
-def ddp_images(tmp_path, seed, strategy):
-    import json
-
+def ddp_images(tmp_path, seed, strategy, indices):
     program = tmp_path / "program.py"
     program.write_text(DDP)
-    command = [sys.executable, program, Path(__file__).parent, tmp_path, json.dumps(seed), strategy]
-    subprocess.run(command, check=True, timeout=300)
-    return [
-        {(epoch, index): image for epoch, index, image in json.loads((tmp_path / f"rank{rank}.json").read_text())}
-        for rank in range(2)
+    command = [
+        sys.executable,
+        program,
+        Path(__file__).parent,
+        tmp_path,
+        json.dumps(seed),
+        strategy,
+        json.dumps(indices),
     ]
+    subprocess.run(command, check=True, timeout=300)
+    return [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
 def test_two_ranks_with_a_seed_show_the_images_of_one(strategy, tmp_path):
-    ranks = ddp_images(tmp_path, 1, strategy)
+    ranks = [
+        {(epoch, index): image for epoch, index, image in images}
+        for images in ddp_images(tmp_path, 1, strategy, list(range(8)))
+    ]
     alone = Recorder()
     run = trainer(AugMixCallback(severity=10, seed=1), root=tmp_path)
     run.fit(alone, loader(Dim(to_tensor(), 8), batch_size=2))
     assert {**ranks[0], **ranks[1]} == alone.images()
     assert not ranks[0].keys() & ranks[1].keys()
+
+
+@pytest.mark.slow
+def test_two_ranks_without_a_seed_share_no_draws_although_they_are_seeded_alike(tmp_path):
+    # One image eight times, so that the same draws would show as the same image.
+    first, second = ({image for _, _, image in images} for images in ddp_images(tmp_path, None, "ddp", [0] * 8))
+    assert len(first) == len(second) == 8
+    assert not first & second
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, pytest.param({"workers": 2, "persistent_workers": True}, marks=pytest.mark.slow)]
+)
+def test_without_a_seed_no_two_samples_share_draws(settings, tmp_path):
+    module = Recorder()
+    data = loader(Subset(Dim(to_tensor()), [0] * 12), **settings)
+    trainer(AugMixCallback(severity=10), root=tmp_path, max_epochs=3).fit(module, data)
+    assert len({image for _, _, _, image in module.seen["train"]}) == 36
 
 
 def test_the_loader_type_of_the_user_is_kept(tmp_path):
