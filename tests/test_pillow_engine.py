@@ -1,10 +1,13 @@
 """The reference engine; also what CI runs under Pillow-SIMD."""
 
+import importlib.metadata
+
 import numpy as np
 import pytest
 from hypothesis import given
 from PIL import Image
 
+import golden
 from lightning_augmix import apply_plan, sample_plan
 from lightning_augmix.engines import pillow, select_engine
 from lightning_augmix.operations import OPERATIONS
@@ -53,6 +56,16 @@ def test_a_constant_image_stays_constant_under_operations_that_leave_it_alone(im
     image = np.full_like(image, image.flat[0])
     arguments = {**arguments, "augmentation_set": ["autocontrast", "equalize", "sharpness"]}
     np.testing.assert_array_equal(apply_plan(image, sample_plan(key, image.shape[:2], **arguments), "pillow"), image)
+
+
+def test_pillow_simd_differs_from_pillow_by_one_level_of_color_and_nothing_else():
+    is_simd = bool(list(importlib.metadata.distributions(name="pillow-simd")))
+    expected = np.load(golden.PATH)
+    found = golden.outputs()
+    assert found.keys() == set(expected.files)
+    for case, output in found.items():
+        difference = np.abs(output.astype(int) - expected[case])
+        assert difference.max() <= (1 if is_simd and "RGB color" in case else 0), case
 
 
 def test_the_output_is_writeable_and_its_own():
