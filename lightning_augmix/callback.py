@@ -1,23 +1,31 @@
 """The Lightning callback: augments the training loaders of a fit, and nothing else.
 
-Why it wraps ``trainer.strategy.process_dataloader`` for the duration of a fit rather than acting in a hook: no hook
-lies between the making of the training loaders and the start of their workers. At ``setup`` and ``on_fit_start`` the
-loaders do not exist yet (or, with ``estimated_stepping_batches`` and the tuner, exist already at the latter); at
-``on_train_start`` worker processes hold their copies of the dataset, and persistent ones keep them for ever; with
-``reload_dataloaders_every_n_epochs`` the loaders are made anew between two epochs, with no hook in between. Lightning
-hands every loader of every stage to ``process_dataloader``, after it has put in its samplers and before it iterates.
+Why it wraps methods of the Trainer's parts for the duration of a fit rather than acting in a hook: no hook lies between
+the making of the training loaders and the start of their workers. At ``setup`` and ``on_fit_start`` the loaders do not
+exist yet (or, with ``estimated_stepping_batches`` and the tuner, exist already at the latter); at ``on_train_start``
+worker processes hold their copies of the dataset, and persistent ones keep them for ever; with
+``reload_dataloaders_every_n_epochs`` the loaders are made anew between two epochs, with no hook in between.
+
+``trainer.fit_loop.setup_data`` makes the training loaders, and no others (``trainer.training`` does not tell them
+apart: the batch size finder has it true while it makes validation loaders). Within it, Lightning hands each loader to
+``trainer.strategy.process_dataloader``, after it has put in its samplers and before it iterates: there they are
+augmented.
 """
 
 import copy
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from numbers import Integral
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_augmix.injection import IndexedDataset, clone_dataloader, inject
+from lightning_augmix.dataset_copy import index_dataset
+from lightning_augmix.injection import clone_dataloader, inject
 from lightning_augmix.keys import RunKeys
 from lightning_augmix.operations import AugmentationSet
 from lightning_augmix.pipeline import PlacementError
@@ -79,12 +87,12 @@ class AugMixCallback(pl.Callback):
         engine: str = "auto",
         seed: int | None = None,
     ) -> None:
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
             raise TypeError(f"Expected argument `seed` to be an integer or None; got {seed!r} (leave it out for None).")
         self.transform = AugmentAndMixTransform(severity, width, depth, alpha, augmentation_set, engine=engine)
-        self.seed = seed
+        self.seed = None if seed is None else int(seed)
         self._fit: _Fit | None = None
-        self._last_report = ""
+        self._told: set[str] = set()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Starts to augment the training loaders that the Trainer makes."""
@@ -116,9 +124,16 @@ class AugMixCallback(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Checks that the first batch was made with AugMix."""
-        # With `training_step(self, dataloader_iter)` there is no batch yet.
+        """Checks that the first batch of the epoch was made with AugMix."""
+        # With `training_step(self, dataloader_iter)` there is no batch before the step.
         if self._fit is not None and batch is not None:
+            self._fit.check_batch()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Checks the same where the step itself fetched the batch."""
+        if self._fit is not None:
             self._fit.check_batch()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -131,9 +146,9 @@ class AugMixCallback(pl.Callback):
         self._undo()
 
     def _tell(self, report: str) -> None:
-        if report != self._last_report:
+        if report not in self._told:
             rank_zero_info(f"AugMix was inserted into the training data, {report}")
-            self._last_report = report
+            self._told.add(report)
 
     def _undo(self) -> None:
         if self._fit is not None:
@@ -165,27 +180,29 @@ class _Fit:
         self._transform = copy.copy(transform)
         self._transform.keys = self.keys
         self._tell = tell
-        # Weakly: loaders that Lightning has replaced must end, and with them their worker processes.
-        self._clones: weakref.WeakKeyDictionary[DataLoader[Any], Any] = weakref.WeakKeyDictionary()
-        self._is_live = True
+        # (clone, original loader, augmented dataset). The clones weakly: loaders that Lightning has replaced must end,
+        # and with them their worker processes.
+        self._clones: list[tuple[weakref.ref[DataLoader[Any]], DataLoader[Any], Any]] = []
         self._has_loaders = False
         self._has_batch = False  # in this pass over the data
-        self._strategy = trainer.strategy
-        self._shadowed = vars(self._strategy).get("process_dataloader")
-        process = self._strategy.process_dataloader
+        self._trainer = trainer
+        self._replaced = ExitStack()
+        loop = trainer.fit_loop
+        self._replaced.enter_context(_replaced(loop, "setup_data", partial(self._setup_data, loop.setup_data)))
 
-        def process_dataloader(dataloader: object) -> object:
-            if self._is_live and trainer.training:
-                if self._has_loaders:
-                    self.advance_epoch()
-                else:
-                    self.keys.epoch = _first_epoch(trainer)
-                    self._has_loaders = True
-                dataloader = self._augmented(dataloader)
-            return process(dataloader)
+    def _setup_data(self, setup_data: Callable[[], None]) -> None:
+        strategy = self._trainer.strategy
+        process = partial(self._process_dataloader, strategy.process_dataloader)
+        with _replaced(strategy, "process_dataloader", process):
+            setup_data()
 
-        self._process_dataloader = process_dataloader
-        self._strategy.process_dataloader = process_dataloader  # type: ignore[method-assign]
+    def _process_dataloader(self, process: Callable[[object], object], dataloader: object) -> object:
+        if self._has_loaders:
+            self.advance_epoch()
+        else:
+            self.keys.epoch = _first_epoch(self._trainer)
+            self._has_loaders = True
+        return process(self._augmented(dataloader))
 
     def _augmented(self, loader: object) -> object:
         if not isinstance(loader, DataLoader):
@@ -203,14 +220,14 @@ class _Fit:
                     f"dataset ({type(dataset).__name__}) has none: leave `seed=None` and seed with "
                     "`seed_everything(…, workers=True)`."
                 )
-            dataset = IndexedDataset(dataset)
+            dataset = index_dataset(dataset)
         clone = clone_dataloader(loader, dataset)
-        self._clones[clone] = (loader.dataset, dataset)
+        self._clones.append((weakref.ref(clone), loader, dataset))
         self._tell(injection.report)
         return clone
 
     def check_loaders(self, trainer: pl.Trainer) -> None:
-        augmented = [dataset for _, dataset in self._clones.values()]
+        augmented = [dataset for _, _, dataset in self._clones]
         for loader in CombinedLoader(trainer.train_dataloader).flattened:
             # By the dataset, because strategies may wrap the loader.
             if not any(getattr(loader, "dataset", None) is dataset for dataset in augmented):
@@ -232,26 +249,46 @@ class _Fit:
     def advance_epoch(self) -> None:
         # By the batches seen, because Lightning's own counts differ in resumed runs: `current_epoch` lags behind with
         # `max_steps`, and a pass over no batches counts as processed.
-        self.keys.epoch += self._has_batch
-        self._has_batch = False
+        if self._has_batch:
+            self.keys.epoch += 1
+            self.keys.used = False
+            self._has_batch = False
 
     def check_batch(self) -> None:
+        if self._has_batch:
+            return
         self._has_batch = True
         if not self.keys.used:
             raise RuntimeError(
-                "AugMix was inserted, but the first batch was made without it: the dataset does not call the "
+                "AugMix was inserted, but a batch was made without it: the dataset does not call the "
                 "transform it holds (it may keep a reference to the original, or a cache of transformed images). Put "
                 "AugmentAndMixTransform where the images are made, and train without AugMixCallback."
             )
 
     def undo(self) -> None:
-        self._is_live = False
-        if vars(self._strategy).get("process_dataloader") is self._process_dataloader:
-            if self._shadowed is None:
-                del self._strategy.process_dataloader
+        self._replaced.close()
+        originals = {id(clone()): original for clone, original, _ in self._clones if clone() is not None}
+        combined = self._trainer.fit_loop._combined_loader
+        if combined is not None:
+            # It may be the user's own, and `trainer.validate(dataloaders=trainer.train_dataloader)` must be clean.
+            combined.flattened = [originals.get(id(loader), loader) for loader in combined.flattened]
+        for reference, original, _ in self._clones:
+            clone = reference()
+            if clone is not None:
+                clone.__dict__["dataset"] = original.dataset
+                clone._iterator = None
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """Replaces a method of one object, not of its class, unless somebody has replaced it again by the end."""
+    before = vars(owner).get(name)
+    setattr(owner, name, method)
+    try:
+        yield
+    finally:
+        if vars(owner).get(name) is method:
+            if before is None:
+                delattr(owner, name)
             else:
-                self._strategy.process_dataloader = self._shadowed  # type: ignore[method-assign]
-        for clone, (original, _) in self._clones.items():
-            # The Trainer still has the clone: `trainer.validate(dataloaders=trainer.train_dataloader)` must be clean.
-            clone.__dict__["dataset"] = original
-            clone._iterator = None
+                setattr(owner, name, before)

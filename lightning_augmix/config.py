@@ -57,9 +57,15 @@ class ModelConfig:
 
 
 def register() -> None:
-    """Registers the schemas as ``schema`` of the config groups augmix, transform, data and model."""
-    store = ConfigStore.instance()
-    store.store(group="augmix", name="schema", node=AugMixCallbackConfig, provider="lightning_augmix")
-    store.store(group="transform", name="augmix_schema", node=AugmentAndMixTransformConfig, provider="lightning_augmix")
-    store.store(group="data", name="schema", node=DataConfig, provider="lightning_augmix")
-    store.store(group="model", name="schema", node=ModelConfig, provider="lightning_augmix")
+    """Registers the schemas as ``augmix_schema`` of the config groups augmix, transform, data and model.
+
+    The name is not a general one, because every Hydra application shares the store.
+    """
+    schemas = {
+        "augmix": AugMixCallbackConfig,
+        "transform": AugmentAndMixTransformConfig,
+        "data": DataConfig,
+        "model": ModelConfig,
+    }
+    for group, schema in schemas.items():
+        ConfigStore.instance().store(group=group, name="augmix_schema", node=schema, provider="lightning_augmix")

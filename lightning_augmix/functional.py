@@ -5,7 +5,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from lightning_augmix.engines import select_engine
+from lightning_augmix.engines import Engine, select_engine
 from lightning_augmix.hyperparameters import Hyperparameters, validate
 from lightning_augmix.images import Pixels, as_pixels
 from lightning_augmix.keys import GeneratorKeys, combine
@@ -62,6 +62,8 @@ def augmix_image(
         (24, 32, 3)
     """
     hyperparameters = validate(severity, width, depth, alpha, augmentation_set)
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"Expected argument `generator` to be a torch.Generator or None; got {generator!r}.")
     return augmix_with_key(img, GeneratorKeys(generator).draw(), hyperparameters, engine)
 
 
@@ -77,11 +79,14 @@ def augmix_with_key(img: _T, key: int, hyperparameters: Hyperparameters, engine:
     Returns:
         The augmented image, of the type, dtype, shape and device of ``img``.
     """
+    apply = select_engine(engine)
     pixels = as_pixels(img)
+    if hyperparameters.severity == 0:
+        return pixels.copy()
     if not pixels.is_batch:
-        return _apply(pixels, draw_plan(key, pixels.image_size, hyperparameters), engine)
+        return _apply(pixels, draw_plan(key, pixels.image_size, hyperparameters), apply)
     keys = np.array([combine(key, position) for position in range(len(pixels.array))], np.uint64)
-    return _apply(pixels, draw_plan(keys, pixels.image_size, hyperparameters), engine)
+    return _apply(pixels, draw_plan(keys, pixels.image_size, hyperparameters), apply)
 
 
 def apply_plan(img: _T, plan: AugMixPlan, engine: str = "auto") -> _T:
@@ -123,11 +128,10 @@ def apply_plan(img: _T, plan: AugMixPlan, engine: str = "auto") -> _T:
             f"Expected argument `plan` to be {one if expected is None else many.format(expected)}, like `img`; got "
             f"{one if given is None else many.format(given)} (a batch of plans comes from an array of keys)."
         )
-    return _apply(pixels, plan, engine)
+    return _apply(pixels, plan, select_engine(engine))
 
 
-def _apply(pixels: Pixels[_T], plan: AugMixPlan, engine: str) -> _T:
-    apply = select_engine(engine)
+def _apply(pixels: Pixels[_T], plan: AugMixPlan, apply: Engine) -> _T:
     plans = plan if plan.is_batch else (plan,)
     augmented = [apply(image, one) for image, one in zip(pixels.array, plans, strict=True)]
     return pixels.restore(np.stack(augmented) if augmented else pixels.array.copy())

@@ -28,11 +28,13 @@ class Pixels(Generic[_T]):
         array: uint8 ``[N, H, W]`` or ``[N, H, W, 3]``, C-contiguous; N is 1 for a single image. Never written to.
         is_batch: Whether a batch was given.
         restore: Turns an array of this shape into the type, dtype, shape and device that were given.
+        copy: Makes a copy of what was given, floating-point values unrounded.
     """
 
     array: NDArray[np.uint8]
     is_batch: bool
     restore: Callable[[NDArray[np.uint8]], _T]
+    copy: Callable[[], _T]
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -73,7 +75,7 @@ def _from_pil(img: Image.Image) -> Pixels[Any]:
         raise _error(ValueError, f"a PIL image of mode {img.mode}", "convert it with `img.convert('RGB')`")
     if 0 in img.size:
         raise _error(ValueError, f"an empty PIL image of size {img.size}", "remove empty images from the data")
-    return Pixels(np.asarray(img)[None], False, lambda array: Image.fromarray(array[0]))
+    return Pixels(np.asarray(img)[None], False, lambda array: Image.fromarray(array[0]), img.copy)
 
 
 def _from_array(img: NDArray[Any]) -> Pixels[Any]:
@@ -84,7 +86,7 @@ def _from_array(img: NDArray[Any]) -> Pixels[Any]:
         remedy = "channels come last in arrays (`img.transpose(1, 2, 0)`), and batches are tensors"
         raise _error(ValueError, f"an array of shape {list(img.shape)}", remedy)
     squeezed = img[..., 0] if img.ndim == 3 and img.shape[2] == 1 else img
-    return Pixels(np.ascontiguousarray(squeezed)[None], False, lambda array: array[0].reshape(img.shape))
+    return Pixels(np.ascontiguousarray(squeezed)[None], False, lambda array: array[0].reshape(img.shape), img.copy)
 
 
 def _from_tensor(img: torch.Tensor) -> Pixels[Any]:
@@ -102,7 +104,11 @@ def _from_tensor(img: torch.Tensor) -> Pixels[Any]:
             result = result.to(torch.promote_types(img.dtype, torch.float32)).div_(255).to(img.dtype)
         return tv_tensors.wrap(result, like=img) if isinstance(img, tv_tensors.Image) else result
 
-    return Pixels(array[..., 0] if array.shape[3] == 1 else array, img.ndim == 4, restore)
+    def copy() -> torch.Tensor:
+        result = img.detach().clone()
+        return tv_tensors.wrap(result, like=img) if isinstance(img, tv_tensors.Image) else result
+
+    return Pixels(array[..., 0] if array.shape[3] == 1 else array, img.ndim == 4, restore, copy)
 
 
 def _levels(img: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ import copy
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 from torch.utils.data import ChainDataset, ConcatDataset, DataLoader, Dataset
@@ -11,12 +12,12 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from torchvision.datasets import VisionDataset
 from torchvision.datasets.vision import StandardTransform
 
-from lightning_augmix.keys import RunKeys
+from lightning_augmix.dataset_copy import copy_dataset
 from lightning_augmix.pipeline import PlacementError, describe, insert, is_opaque
 from lightning_augmix.plan import draw_plan
 from lightning_augmix.transform import AugmentAndMixTransform
 
-__all__ = ["IndexedDataset", "Injection", "augment_dataloader", "augment_dataset", "clone_dataloader", "inject"]
+__all__ = ["Injection", "augment_dataloader", "augment_dataset", "clone_dataloader", "inject"]
 
 _D = TypeVar("_D")
 _L = TypeVar("_L", bound="DataLoader[Any]")
@@ -40,8 +41,8 @@ def augment_dataset(dataset: _D, transform: AugmentAndMixTransform) -> _D:
 
     AugMix is inserted into the dataset's ``transform`` (or a ``VisionDataset``'s joint ``transforms``) directly
     before the step where the image stops being uint8. ``Subset``, ``ConcatDataset``, ``ChainDataset`` and wrappers
-    that keep another dataset in an attribute ``dataset`` are followed inwards. Data is shared, nothing is reloaded;
-    the dataset given, its transforms and the datasets within it are not changed.
+    that keep another dataset in an attribute are followed inwards. Data is shared, nothing is reloaded; the dataset
+    given, its transforms and the datasets within it are not changed. A dataset must not cache transformed samples.
 
     Args:
         dataset: A dataset whose transforms are a torchvision ``Compose``, ``v2.Compose`` or ``nn.Sequential``,
@@ -52,6 +53,7 @@ def augment_dataset(dataset: _D, transform: AugmentAndMixTransform) -> _D:
         The augmented copy, of the type of ``dataset``.
 
     Raises:
+        TypeError: If ``dataset`` is a loader, or ``transform`` not an AugmentAndMixTransform.
         PlacementError: A ``ValueError``: AugMix cannot be placed for certain. The message shows the pipeline that
             was seen and says what to write instead.
 
@@ -131,6 +133,10 @@ def inject(dataset: Any, transform: AugmentAndMixTransform) -> Injection:
     Raises:
         PlacementError: See there.
     """
+    if isinstance(dataset, DataLoader):
+        raise TypeError("Expected argument `dataset` to be a dataset; got a DataLoader: use `augment_dataloader`.")
+    if not isinstance(transform, AugmentAndMixTransform):
+        raise TypeError(f"Expected argument `transform` to be an AugmentAndMixTransform; got {transform!r}.")
     draw_plan(0, (1, 1), transform.hyperparameters)  # compiles the sampler here, and not in every worker process
     injector = _Injector(transform)
     try:
@@ -138,7 +144,7 @@ def inject(dataset: Any, transform: AugmentAndMixTransform) -> Injection:
         if augmented is None:
             augmented = injector.place(dataset, at_end=True)
         if augmented is None:
-            raise PlacementError("no dataset in it has an attribute `transform` (or `transforms`)")
+            raise PlacementError("no dataset that it is known to read has an attribute `transform` or `transforms`")
     except PlacementError as error:
         raise PlacementError(
             f"AugMix cannot be placed in {type(dataset).__name__}: {error}.\nThe pipeline it saw:\n"
@@ -171,13 +177,17 @@ class _Injector:
         return self._copies[known]
 
     def _place_within(self, dataset: Any, at_end: bool) -> Any:
-        attribute, inner = _inner_datasets(dataset)
-        placed = [self.place(child, at_end) for child in inner]
-        if all(copied is None for copied in placed):
+        inner = _inner_datasets(dataset)
+        placed = {name: [self.place(child, at_end) for child in children] for name, children in inner.items()}
+        outcomes = [copied is not None for copies in placed.values() for copied in copies]
+        if not any(outcomes):
             return None
-        if any(copied is None for copied in placed):
-            raise PlacementError("it is clear for some of the concatenated datasets only")
-        return _copied(dataset, attribute, placed[0] if attribute == "dataset" else placed)
+        if not all(outcomes):
+            raise PlacementError(f"it is clear for some of the datasets in {type(dataset).__name__} only")
+        copied = copy_dataset(dataset)
+        for name, copies in placed.items():
+            vars(copied)[name] = copies if name == "datasets" else copies[0]
+        return copied
 
     def _place_own(self, dataset: Any, at_end: bool) -> Any:
         attribute = _pipeline_attribute(dataset)
@@ -194,41 +204,44 @@ class _Injector:
         self.report.append(
             f"{type(dataset).__name__}.{attribute}\n  before: {describe(before)}\n  after:  {describe(after)}"
         )
-        augmented = _copied(dataset, attribute, after)
+        if inspect.isdatadescriptor(inspect.getattr_static(type(dataset), attribute, None)):
+            raise PlacementError(f"{type(dataset).__name__}.{attribute} is a property or a slot, not a plain attribute")
+        augmented = copy_dataset(dataset)
+        vars(augmented)[attribute] = after
         if attribute == "transform" and isinstance(dataset, VisionDataset):
             augmented.transforms = StandardTransform(after, dataset.target_transform)
         return augmented
 
 
-def _inner_datasets(dataset: Any) -> tuple[str, list[Any]]:
+def _inner_datasets(dataset: Any) -> dict[str, list[Any]]:
+    """The datasets that one holds, by attribute."""
     if isinstance(dataset, ConcatDataset | ChainDataset) and isinstance(dataset.datasets, list | tuple):
-        return "datasets", list(dataset.datasets)
-    inner = vars(dataset).get("dataset") if hasattr(dataset, "__dict__") else None
-    return "dataset", [inner] if isinstance(inner, Dataset) else []
+        return {"datasets": list(dataset.datasets)}
+    attributes = vars(dataset) if hasattr(dataset, "__dict__") else {}
+    return {name: [inner] for name, inner in attributes.items() if isinstance(inner, Dataset)}
 
 
 def _pipeline_attribute(dataset: Any) -> str | None:
-    if isinstance(dataset, VisionDataset):
-        return "transforms" if not isinstance(dataset.transforms, StandardTransform | None) else "transform"
-    return "transform" if hasattr(dataset, "transform") else None
+    """The attribute with the transforms: the object's own, or its class's; wrappers may hand on another dataset's."""
+    own, joint = (inspect.getattr_static(dataset, name, _ABSENT) for name in ("transform", "transforms"))
+    if not isinstance(own, _Absent | None) or isinstance(joint, _Absent | None | StandardTransform):
+        return None if isinstance(own, _Absent) else "transform"
+    return "transforms"
+
+
+class _Absent:
+    """For attributes that may be ``None``."""
+
+
+_ABSENT = _Absent()
 
 
 def _inner_pipelines(dataset: Any) -> Iterator[Any]:
-    for inner in _inner_datasets(dataset)[1]:
+    for inner in chain.from_iterable(_inner_datasets(dataset).values()):
         yield from _inner_pipelines(inner)
         attribute = _pipeline_attribute(inner)
         if attribute is not None and getattr(inner, attribute) is not None:
             yield getattr(inner, attribute)
-
-
-def _copied(dataset: _D, attribute: str, value: Any) -> _D:
-    if inspect.isdatadescriptor(getattr(type(dataset), attribute, None)) or not hasattr(dataset, "__dict__"):
-        raise PlacementError(f"{type(dataset).__name__}.{attribute} is a property or a slot, not a plain attribute")
-    # `copy.copy` would call the dataset's own `__copy__` or `__reduce__`, and those may load the data again.
-    copied: _D = object.__new__(type(dataset))
-    copied.__dict__.update(vars(dataset))
-    copied.__dict__[attribute] = value
-    return copied
 
 
 def _outline(dataset: Any, indent: str = "  ") -> Iterator[str]:
@@ -239,41 +252,5 @@ def _outline(dataset: Any, indent: str = "  ") -> Iterator[str]:
         if attribute is None
         else f"{indent}{name}.{attribute}: {describe(getattr(dataset, attribute))}"
     )
-    for inner in _inner_datasets(dataset)[1]:
+    for inner in chain.from_iterable(_inner_datasets(dataset).values()):
         yield from _outline(inner, indent + "  ")
-
-
-class IndexedDataset(Dataset[Any]):
-    """A map-style dataset that tells :class:`~lightning_augmix.keys.RunKeys` which sample is being loaded.
-
-    Everything else is the dataset's own: attributes, length and representation.
-
-    Args:
-        dataset: A map-style dataset with integer indices.
-    """
-
-    def __init__(self, dataset: Any) -> None:
-        self._indexed = dataset
-
-    def __getitem__(self, index: Any) -> Any:
-        try:
-            number = index.__index__()
-        except (AttributeError, TypeError):
-            raise TypeError(
-                f"`seed` makes the augmentation of a sample depend on its index, which must be an integer; the sampler "
-                f"gave {index!r}: leave `seed=None` and seed with `seed_everything(…, workers=True)`."
-            ) from None
-        with RunKeys.sample(number):
-            return self._indexed[index]
-
-    def __len__(self) -> int:
-        return len(self._indexed)
-
-    def __getattr__(self, name: str) -> Any:
-        # `__getitems__` would load several samples in one call, and pickle asks before `_indexed` is there.
-        if name == "_indexed" or (name.startswith("__") and name.endswith("__")):
-            raise AttributeError(name)
-        return getattr(self._indexed, name)
-
-    def __repr__(self) -> str:
-        return repr(self._indexed)

@@ -99,8 +99,12 @@ class RunKeys:
 
     @property
     def used(self) -> bool:
-        """Whether a key was drawn, in this process or in a worker."""
+        """Whether a key was drawn since this was last set to false, in this process or in a worker."""
         return bool(self._epoch_and_used[1])
+
+    @used.setter
+    def used(self, used: bool) -> None:
+        self._epoch_and_used[1] = used
 
     def draw(self) -> int:
         """Returns the key of the next image.

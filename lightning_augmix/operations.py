@@ -41,6 +41,10 @@ class Operation:
     extent: Literal["width", "height"] | None = None
     moves_pixels: bool = False
 
+    # Sets of operations are looked up for every plan; nine fields take long to hash.
+    def __hash__(self) -> int:
+        return hash(self.name)
+
 
 AugmentationSet: TypeAlias = str | Sequence[str | Operation]
 

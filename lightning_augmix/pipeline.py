@@ -25,6 +25,7 @@ class PlacementError(ValueError):
 
 class _Kind(Enum):
     BARRIER = auto()  # the image stops being uint8 here
+    RETURN = auto()  # the image is uint8 behind this, whatever it was before
     CONVERSION = auto()  # changes the container of the pixels and nothing else
     KNOWN = auto()  # leaves the image uint8
     OPAQUE = auto()  # may do anything
@@ -40,7 +41,7 @@ _OPAQUE = (v1.Lambda, v2.Lambda, v1.LinearTransformation, v2.LinearTransformatio
 def insert(pipeline: Any, augmix: AugmentAndMixTransform, *, at_end: bool) -> Any:
     """Returns a copy of a pipeline with AugMix in its place; the pipeline and its containers stay as they are.
 
-    The place is directly before the first step where the image stops being uint8 (``ToTensor``,
+    The place is directly before the step where the image stops being uint8 for good (``ToTensor``,
     ``ConvertImageDtype``, ``ToDtype`` to a floating-point type, ``Normalize``), and before the pure conversions
     (``PILToTensor``, ``ToImage``, ``ToPureTensor``) that stand right before that step.
 
@@ -63,15 +64,12 @@ def insert(pipeline: Any, augmix: AugmentAndMixTransform, *, at_end: bool) -> An
     """
     steps = list(_steps(pipeline))
     kinds = [_kind(step) for _, step in steps]
-    if _Kind.BARRIER in kinds:
-        position = kinds.index(_Kind.BARRIER)
-    elif not at_end:
+    position = _last_uint8(kinds)
+    if position == len(steps) and not at_end:
         return None
-    elif _Kind.OPAQUE in kinds:
+    if position == len(steps) and _Kind.OPAQUE in kinds:
         opaque = describe(steps[kinds.index(_Kind.OPAQUE)][1])
         raise PlacementError(f"no step shows where the image becomes floating-point, and {opaque} may do anything")
-    else:
-        position = len(steps)
     for _, step in steps[: position + 1]:
         if isinstance(step, _RANDOM_CONTAINERS) and _holds_barrier(step):
             raise PlacementError(f"{describe(step)} decides at random whether the image becomes floating-point")
@@ -104,11 +102,21 @@ def describe(pipeline: Any) -> str:
     return f"{type(pipeline).__name__}({', '.join(describe(child) for child in children)})"
 
 
+def _last_uint8(kinds: list[_Kind]) -> int:
+    """The position of the step at which the image stops being uint8 for good, or the number of steps."""
+    returned = max((position for position, kind in enumerate(kinds) if kind is _Kind.RETURN), default=0)
+    return kinds.index(_Kind.BARRIER, returned) if _Kind.BARRIER in kinds[returned:] else len(kinds)
+
+
 def _kind(step: Any) -> _Kind:
-    if isinstance(step, AugmentAndMixTransform):
+    if isinstance(step, AugmentAndMixTransform | v1.AugMix | v2.AugMix):
         raise PlacementError("it has AugMix already, and applying it twice is not AugMix: remove one of the two")
-    if isinstance(step, _BARRIERS) or (isinstance(step, _DTYPE_CHANGES) and _makes_floating(step)):
+    if isinstance(step, _BARRIERS):
         return _Kind.BARRIER
+    if isinstance(step, v1.ToPILImage | v2.ToPILImage):
+        return _Kind.RETURN
+    if isinstance(step, _DTYPE_CHANGES):
+        return _Kind.BARRIER if _makes_floating(step) else _Kind.RETURN if step.dtype == torch.uint8 else _Kind.KNOWN
     if isinstance(step, _CONVERSIONS):
         return _Kind.CONVERSION
     if isinstance(step, _RANDOM_CONTAINERS):

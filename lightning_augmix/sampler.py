@@ -48,7 +48,14 @@ def sampling_table(operations: Sequence[Operation]) -> NDArray[np.float64]:
 
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_compiled = cast("Callable[[_F], _F]", numba.njit(cache=True, nogil=True, error_model="numpy"))
+
+
+def _compiled(function: _F) -> _F:
+    try:
+        return cast("_F", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    except RuntimeError:  # nowhere to keep machine code: a read-only installation and no home folder
+        return cast("_F", numba.njit(nogil=True, error_model="numpy")(function))
+
 
 _LN2 = math.log(2.0)
 _SQRT_HALF = math.sqrt(0.5)

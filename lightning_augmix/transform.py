@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
+from numpy.typing import NDArray
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -17,17 +18,23 @@ from lightning_augmix.operations import AugmentationSet
 __all__ = ["AugmentAndMixTransform"]
 
 _SPATIAL_TARGETS = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
-# In this order; of the kinds that may as well be labels, only the first in the sample is taken for the image.
-_IMAGE_KINDS = (((PIL.Image.Image, tv_tensors.Image), True), ((torch.Tensor,), False), ((np.ndarray,), False))
+
+
+def _may_be_image(entry: torch.Tensor | NDArray[Any]) -> bool:
+    """Whether the shape and dtype are those of an image, rather than of a label or an index."""
+    if isinstance(entry, np.ndarray):
+        return entry.dtype == np.uint8 and entry.ndim in (2, 3)
+    return entry.ndim in (3, 4) and (entry.dtype == torch.uint8 or entry.is_floating_point())
 
 
 class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
     """AugMix for ``torchvision.transforms.Compose``, ``v2.Compose`` and ``nn.Sequential``.
 
     It takes an image, or a whole sample (any nesting of tuples, lists and dicts) of which it changes the images alone:
-    PIL images and ``tv_tensors.Image``; where there are none, the first plain tensor, as all v2 transforms do; where
-    there is none either, the first array. Images of one sample share their random choices. It belongs after resizing,
-    cropping and flipping, and before the image becomes floating-point.
+    PIL images and ``tv_tensors.Image``; where there are none, the first plain tensor or array with the shape and dtype
+    of an image. Images of one sample share their random choices. Masks have to be ``tv_tensors.Mask``, as for all v2
+    transforms: a PIL image is taken for an image. It belongs after resizing, cropping and flipping, and before the
+    image becomes floating-point.
 
     Source: Hendrycks et al., "AugMix", ICLR 2020, https://arxiv.org/abs/1912.02781.
 
@@ -111,12 +118,17 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
 
     def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
         # torchvision's own rule passes masks and boxes on to every transform, and lets arrays through untouched.
-        for kinds, is_explicit in _IMAGE_KINDS:
-            found = [isinstance(entry, kinds) and not isinstance(entry, _SPATIAL_TARGETS) for entry in flat_inputs]
-            if any(found):
-                first = found.index(True)
-                return found if is_explicit else [position == first for position in range(len(found))]
-        return [False] * len(flat_inputs)
+        explicit = [isinstance(entry, PIL.Image.Image | tv_tensors.Image) for entry in flat_inputs]
+        if any(explicit):
+            return explicit
+        plain = [
+            isinstance(entry, torch.Tensor | np.ndarray) and not isinstance(entry, tv_tensors.TVTensor)
+            for entry in flat_inputs
+        ]
+        likely = [is_plain and _may_be_image(entry) for entry, is_plain in zip(flat_inputs, plain, strict=True)]
+        # Without a likely one, the first decides, and `as_pixels` says what is wrong with it.
+        chosen = likely if any(likely) else plain
+        return [position == chosen.index(True) for position in range(len(chosen))] if any(chosen) else chosen
 
     def extra_repr(self) -> str:
         """The hyperparameters, as printed within pipelines."""

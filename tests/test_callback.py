@@ -7,6 +7,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, random_split
@@ -14,11 +15,15 @@ from torchvision import transforms
 
 from lightning_augmix import AugmentAndMixTransform, AugMixCallback
 from lightning_augmix.pipeline import PlacementError
-from toy import CERTAIN, Dim, Recorder, loader, to_tensor, trainer
+from toy import CERTAIN, Dim, Handles, Recorder, loader, open_handle, to_tensor, trainer
 
 STAGES = ("train", "val", "test", "predict")
 #: (workers, persistent)
 WORKERS = [(0, False), pytest.param(2, False, marks=pytest.mark.slow), pytest.param(2, True, marks=pytest.mark.slow)]
+
+
+def patched(run):
+    return "process_dataloader" in vars(run.strategy) or "setup_data" in vars(run.fit_loop)
 
 
 class Data(pl.LightningDataModule):
@@ -106,7 +111,7 @@ def test_nothing_of_the_users_is_changed_and_everything_is_undone(tmp_path):
     assert data.dataset.transform is pipeline
     assert pipeline.transforms == steps
     assert data.train.dataset is data.dataset
-    assert "process_dataloader" not in vars(run.strategy)
+    assert not patched(run)
     run.validate(module, dataloaders=run.train_dataloader, verbose=False)
     assert set(module.fraction("val")) == {0.0}
 
@@ -136,7 +141,7 @@ def test_everything_is_undone_on_exceptions_and_a_second_fit_works(error, tmp_pa
     run = trainer(AugMixCallback(**CERTAIN), root=tmp_path, max_epochs=3)
     with pytest.raises((RuntimeError, SystemExit)):
         run.fit(module, datamodule=data)
-    assert "process_dataloader" not in vars(run.strategy)
+    assert not patched(run)
     assert set(module.fraction("train")) == {1.0}
     error, module.seen["train"] = None, []
     run = trainer(run.callbacks[0], root=tmp_path, max_epochs=2)
@@ -158,7 +163,7 @@ def test_a_fit_that_ended_without_a_word_is_undone_at_the_next(tmp_path):
         run.fit(Recorder(), datamodule=Data())
     module = Recorder()
     trainer(augmix, root=tmp_path).fit(module, datamodule=Data())
-    assert "process_dataloader" not in vars(run.strategy)
+    assert not patched(run)
     assert module.fraction("train") == [1.0, 1.0]
 
 
@@ -209,6 +214,95 @@ def test_loaders_made_before_the_callback_could_act_are_an_error(tmp_path):
     assert not module.seen["train"]
 
 
+class Tunable(Recorder):
+    def __init__(self):
+        super().__init__()
+        self.batch_size = 2
+        self.lr = 0.1
+
+
+@pytest.mark.filterwarnings("ignore:.*batch size")
+@pytest.mark.filterwarnings("ignore:.*cleared|.*num_training")
+@pytest.mark.parametrize(
+    "finder",
+    [
+        lambda: BatchSizeFinder(steps_per_trial=1, max_trials=2, init_val=2),
+        lambda: LearningRateFinder(num_training_steps=4),
+    ],
+)
+def test_finders_leave_validation_clean_and_training_augmented(finder, tmp_path):
+    module = Tunable()
+    run = trainer(finder(), AugMixCallback(**CERTAIN), root=tmp_path, enable_checkpointing=True)
+    run.fit(module, datamodule=Data())
+    assert set(module.fraction("train")) == {1.0}
+    assert set(module.fraction("val")) == {0.0}
+
+
+class Fetching(Recorder):
+    def training_step(self, dataloader_iter):
+        batch, _, _ = next(dataloader_iter)
+        self.record("train", batch)
+        return self.layer(batch[0].new_ones(1, 1)).sum()
+
+
+@pytest.mark.parametrize("batch_size", [3, 6])
+@pytest.mark.filterwarnings("ignore:.*dataloader_iter")
+def test_steps_that_fetch_their_batches(batch_size, tmp_path):
+    for settings in (CERTAIN, {"severity": 10, "seed": 1}):
+        module = Fetching()
+        run = trainer(AugMixCallback(**settings), root=tmp_path)
+        run.fit(module, loader(Dim(to_tensor()), batch_size=batch_size))
+        assert len(module.images()) == 12
+        if settings is CERTAIN:
+            assert module.fraction("train") == [1.0, 1.0]
+        else:
+            assert len(set(module.images().values())) == 12
+    with pytest.raises(RuntimeError, match="made without it"):
+        trainer(AugMixCallback(), root=tmp_path).fit(Fetching(), loader(Closure(), batch_size=batch_size))
+
+
+def test_the_users_combined_loader_has_its_loaders_back_after_the_fit(tmp_path):
+    original = loader(Dim(to_tensor()))
+    combined = CombinedLoader([original])
+
+    class Listed(Recorder):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch[0], batch_idx)
+
+    module = Listed()
+    trainer(AugMixCallback(**CERTAIN), root=tmp_path).fit(module, combined)
+    assert module.fraction("train") == [1.0, 1.0]
+    assert combined.flattened[0] is original
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_the_users_worker_init_fn_finds_the_dataset(seed, context, tmp_path):
+    module = Recorder()
+    data = loader(Handles(to_tensor()), 1, worker_init_fn=open_handle, multiprocessing_context=context)
+    trainer(AugMixCallback(**CERTAIN, seed=seed), root=tmp_path, max_epochs=1).fit(module, data)
+    assert module.fraction("train") == [1.0]
+
+
+class Caching(Dim):
+    """Keeps the transformed samples, so that they are augmented once and never again."""
+
+    def __init__(self):
+        super().__init__(to_tensor())
+        self.cache = {}
+
+    def __getitem__(self, index):
+        if index not in self.cache:
+            self.cache[index] = super().__getitem__(index)
+        return self.cache[index]
+
+
+def test_a_cache_of_transformed_samples_is_an_error_in_the_second_epoch(tmp_path):
+    with pytest.raises(RuntimeError, match="a cache of transformed images"):
+        trainer(AugMixCallback(), root=tmp_path).fit(Recorder(), loader(Caching()))
+
+
 def test_two_callbacks_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="Expected one AugMixCallback"):
         trainer(AugMixCallback(), AugMixCallback(), root=tmp_path).fit(Recorder(), datamodule=Data())
@@ -223,7 +317,7 @@ def test_an_opaque_pipeline_is_an_error_before_the_first_batch(tmp_path):
     ):
         run.fit(module, datamodule=data)
     assert not module.seen["train"]
-    assert "process_dataloader" not in vars(run.strategy)
+    assert not patched(run)
 
 
 def test_an_iterable_that_is_no_loader_is_an_error(tmp_path):
@@ -253,7 +347,7 @@ class Closure(Dataset):
 
 def test_a_dataset_that_does_not_call_its_transform_is_an_error_at_the_first_batch(tmp_path):
     module = Recorder()
-    with pytest.raises(RuntimeError, match="first batch was made without it"):
+    with pytest.raises(RuntimeError, match="a batch was made without it"):
         trainer(AugMixCallback(), root=tmp_path).fit(module, loader(Closure()))
     assert not module.seen["train"]
 

@@ -1,5 +1,4 @@
 import inspect
-import shutil
 import subprocess
 import sys
 from dataclasses import MISSING, fields
@@ -84,19 +83,16 @@ def test_misspelt_keys_and_values_of_the_wrong_type_are_refused(override):
         compose("train", [override])
 
 
-def application(folder, config):
-    shutil.copytree(ROOT / "examples" / "hydra_application", folder)
-    (folder / "conf" / "config.yaml").write_text(config)
-    return folder
-
-
 @pytest.mark.slow
 def test_an_application_of_ones_own_finds_the_configs(tmp_path):
-    folder = application(tmp_path / "app", "defaults:\n  - augmix: safe\n  - _self_\nepochs: 1\n")
-    command = [sys.executable, folder / "main.py", "augmix.width=2"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
-    assert "width=2" in output
-    assert "augmentation_set='safe'" in output
+    def run(*overrides):
+        command = [sys.executable, ROOT / "examples" / "hydra_application" / "main.py", *overrides]
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout
+
+    assert "severity=2.0, width=3, depth=-1, alpha=1.0, augmentation_set='safe'" in run()
+    assert "severity=5.0" in run("augmix.severity=5")
+    assert "augmentation_set='all'" in run("augmix=default")
+    assert "callbacks: []" in run("augmix=off")
 
 
 def test_a_callbacks_group_can_take_the_callback(tmp_path):

@@ -76,11 +76,19 @@ def test_the_default_generator_makes_runs_repeatable(image):
     assert (first[0] != first[1]).any()
 
 
-def test_severity_zero_returns_an_equal_image(image):
-    assert (augmix_image(image, severity=0) == image).all()
+@pytest.mark.parametrize(
+    "convert", [lambda a: a, Image.fromarray, torch.from_numpy, lambda a: torch.rand(3, 4, 5) ** 3]
+)
+def test_severity_zero_returns_an_equal_image_that_is_its_own(image, convert):
+    given = convert(image.transpose(2, 0, 1).copy() if convert is torch.from_numpy else image)
+    same = augmix_image(given, severity=0)
+    assert same is not given
+    assert type(same) is type(given)
+    assert torch.equal(same, given) if isinstance(same, torch.Tensor) else (np.array(same) == np.array(given)).all()
+    assert type(augmix_image(tv_tensors.Image(torch.zeros(3, 4, 5)), severity=0)) is tv_tensors.Image
 
 
-@pytest.mark.parametrize("name", ["severity", "width", "depth", "alpha", "augmentation_set", "engine"])
+@pytest.mark.parametrize("name", ["severity", "width", "depth", "alpha", "augmentation_set", "engine", "generator"])
 def test_every_argument_is_validated(image, name):
     with pytest.raises((TypeError, ValueError), match=f"argument `{name}`"):
         augmix_image(image, **{name: -7})

@@ -1,5 +1,6 @@
 import pickle
 import threading
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -69,9 +70,13 @@ def test_with_a_seed_a_draw_outside_a_sample_or_in_another_thread_is_an_error():
 
 
 def test_epoch_and_use_are_seen_through_copies_that_workers_get():
-    keys = RunKeys(None, 0)
-    assert not keys.used
-    keys.draw()
+    keys = RunKeys(3, 0)
+    copied = pickle.loads(ForkingPickler.dumps(keys))  # what a spawned process is given
     keys.epoch = 7
+    assert copied.epoch == 7
+    assert not keys.used
+    with copied.sample(0):
+        copied.draw()
     assert keys.used
-    assert pickle.loads(pickle.dumps(keys)).epoch == 7
+    keys.used = False
+    assert not copied.used

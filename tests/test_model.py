@@ -14,6 +14,12 @@ def test_architectures(architecture):
     assert Classifier(5, architecture)(torch.zeros(2, 3, 64, 96)).shape == (2, 5)
 
 
+@pytest.mark.parametrize(("name", "value"), [("learning_rate", -1), ("momentum", 1), ("weight_decay", -0.1)])
+def test_numbers_out_of_range_are_errors_that_name_them(name, value):
+    with pytest.raises(ValueError, match=rf"argument `{name}` to be .*; got {value}"):
+        Classifier(5, **{name: value})
+
+
 def test_an_unknown_architecture_is_an_error_with_near_misses():
     with pytest.raises(ValueError, match=r"`architecture` to be small_resnet or.*got 'resnet'.*resnet"):
         Classifier(5, "resnet")

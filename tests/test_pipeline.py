@@ -111,6 +111,10 @@ AT_BARRIER = {
         v2.Compose([v2.ToDtype({tv_tensors.Image: None, "others": torch.float32}), v2.Normalize(*NORMALIZE)]),
         ["ToDtype", "AugMix", "Normalize"],
     ),
+    "back to PIL before the end": (
+        v1.Compose([v1.ToTensor(), v1.ToPILImage(), v1.CenterCrop(8), v1.ToTensor()]),
+        ["ToTensor", "ToPILImage", "CenterCrop", "AugMix", "ToTensor"],
+    ),
     "ConvertImageDtype(uint8) is no barrier": (
         v1.Compose([v1.ConvertImageDtype(torch.uint8), v1.ConvertImageDtype(torch.float32)]),
         ["ConvertImageDtype", "AugMix", "ConvertImageDtype"],
@@ -128,6 +132,10 @@ def test_directly_before_the_image_stops_being_uint8(case):
 
 
 AT_END = {
+    "back to uint8": (
+        v2.Compose([v2.ToImage(), v2.ToDtype(**FLOAT), v2.CenterCrop(8), v2.ToDtype(torch.uint8, scale=True)]),
+        ["ToImage", "ToDtype", "CenterCrop", "ToDtype", "AugMix"],
+    ),
     "geometry alone": (v1.Compose([v1.CenterCrop(8)]), ["CenterCrop", "AugMix"]),
     "uint8 tensors": (v2.Compose([v2.CenterCrop(8), v2.ToImage()]), ["CenterCrop", "AugMix", "ToImage"]),
     "conversions alone": (v1.Compose([v1.PILToTensor()]), ["AugMix", "PILToTensor"]),
@@ -186,9 +194,10 @@ def test_a_barrier_that_random_choice_decides_on_is_refused(container):
         insert(pipeline, AUGMIX, at_end=False)
 
 
-def test_a_second_augmix_is_refused():
+@pytest.mark.parametrize("other", [AugmentAndMixTransform, v1.AugMix, v2.AugMix])
+def test_a_second_augmix_is_refused(other):
     with pytest.raises(PlacementError, match="already"):
-        insert(v1.Compose([v1.Compose([AugmentAndMixTransform()]), v1.ToTensor()]), AUGMIX, at_end=False)
+        insert(v1.Compose([v1.Compose([other()]), v1.ToTensor()]), AUGMIX, at_end=False)
 
 
 def test_containers_are_copied_and_steps_are_shared():

@@ -55,6 +55,20 @@ def test_without_an_explicit_image_the_first_tensor_is_it(dim, augmix):
     assert (other == np.arange(4)).all()
 
 
+def test_of_tensors_and_arrays_the_first_with_the_shape_of_an_image_is_it(dim, augmix):
+    for label in (torch.tensor(3), torch.arange(4), np.zeros((4, 5)), torch.zeros(3, 4, 5, dtype=torch.int64)):
+        for sample in ((dim, label), (label, dim), (label, tensor(dim)), (tensor(dim), label)):
+            result = augmix(sample)
+            assert [is_augmented(entry) for entry in result if entry is not label] == [True]
+            assert any(entry is label for entry in result)
+    assert is_augmented(augmix((dim, torch.rand(1, 24, 35)))[0])
+
+
+def test_what_is_no_image_at_all_is_an_error_of_the_first(augmix):
+    with pytest.raises(ValueError, match=r"shape \[4\]"):
+        augmix((torch.arange(4), np.zeros(3)))
+
+
 def test_explicit_images_are_all_augmented_and_share_their_choices(dim):
     augmix = AugmentAndMixTransform(severity=10)
     first, second, label = augmix((Image.fromarray(dim), tv_tensors.Image(tensor(dim)), torch.arange(3)))

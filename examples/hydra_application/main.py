@@ -1,6 +1,7 @@
 """A Hydra application of one's own that takes AugMix from the installed configs: no path to set, no schema to copy.
 
-python main.py augmix.severity=5 augmix.augmentation_set=safe
+python main.py augmix.severity=5
+python main.py augmix=off
 """
 
 import hydra
@@ -10,9 +11,9 @@ from omegaconf import DictConfig
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
-    callback = instantiate(cfg.augmix)
     print("epochs:", cfg.epochs)
-    print("callback:", callback.transform)
+    callbacks = [] if cfg.augmix is None else [instantiate(cfg.augmix)]
+    print("callbacks:", [callback.transform for callback in callbacks])
 
 
 if __name__ == "__main__":

@@ -83,11 +83,11 @@ class Classifier(pl.LightningModule):
         num_classes: Number of classes, at least 1.
         architecture: ``"small_resnet"``, or the name of a torchvision classification model.
         learning_rate: Initial learning rate, above 0.
-        momentum: Momentum, above 0.
+        momentum: Momentum, in [0, 1).
         weight_decay: Weight decay, at least 0.
 
     Raises:
-        ValueError: If there is no such architecture.
+        ValueError: If there is no such architecture, or a number is out of its range.
     """
 
     def __init__(
@@ -99,6 +99,13 @@ class Classifier(pl.LightningModule):
         weight_decay: float = 5e-4,
     ) -> None:
         super().__init__()
+        for name, value, permitted, is_valid in (
+            ("learning_rate", learning_rate, "above 0", learning_rate > 0),
+            ("momentum", momentum, "in [0, 1)", 0 <= momentum < 1),
+            ("weight_decay", weight_decay, "at least 0", weight_decay >= 0),
+        ):
+            if not is_valid:
+                raise ValueError(f"Expected argument `{name}` to be {permitted}; got {value}.")
         self.save_hyperparameters()
         self.model = _build(architecture, num_classes)
         self.loss = nn.CrossEntropyLoss()
@@ -125,7 +132,11 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         h = self.hparams
         optimizer = torch.optim.SGD(
-            self.parameters(), h["learning_rate"], h["momentum"], weight_decay=h["weight_decay"], nesterov=True
+            self.parameters(),
+            h["learning_rate"],
+            h["momentum"],
+            weight_decay=h["weight_decay"],
+            nesterov=h["momentum"] > 0,
         )
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -1,7 +1,7 @@
 """``augmix-train``: trains an image classifier with AugMix, configured by Hydra."""
 
 import logging
-from pathlib import Path
+import zipfile
 from typing import TYPE_CHECKING
 
 import hydra
@@ -54,10 +54,13 @@ def train(cfg: "DictConfig") -> float:
 
 def _check(cfg: "DictConfig") -> None:
     """Refuses what the constructors would accept and the fit then trip over."""
-    if not isinstance(cfg.trainer.max_epochs, int):
-        raise UsageError(f"Expected trainer.max_epochs to be an integer; got {cfg.trainer.max_epochs!r}.")
-    if cfg.ckpt_path is not None and not Path(cfg.ckpt_path).is_file():
+    for name, value in (("trainer.max_epochs", cfg.trainer.max_epochs), ("seed", cfg.seed)):
+        if not isinstance(value, int) or value < 0:
+            raise UsageError(f"Expected {name} to be an integer, at least 0; got {value!r}.")
+    if cfg.ckpt_path is not None and not zipfile.is_zipfile(cfg.ckpt_path):
         raise UsageError(f"Expected ckpt_path to be the path of a checkpoint file; got {cfg.ckpt_path!r}.")
+    if "augmix" in cfg.callbacks:
+        raise UsageError("callbacks=augmix is for applications of your own; here, AugMix is the group augmix.")
 
 
 def _print_table(cfg: "DictConfig", accuracy: float, epochs: int) -> None:

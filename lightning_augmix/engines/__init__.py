@@ -30,7 +30,7 @@ def select_engine(engine: str) -> Engine:
         ValueError: If there is no such engine.
     """
     name = "pillow" if engine == "auto" else engine
-    if name not in _ENGINES:
+    if not isinstance(name, str) or name not in _ENGINES:
         permitted = ", ".join(("auto", *_ENGINES))
         raise ValueError(f"Expected argument `engine` to be one of: {permitted}; got {engine!r} (use 'auto').")
     return _ENGINES[name]
