@@ -15,7 +15,7 @@ from torchvision import transforms
 
 from lightning_augmix import AugmentAndMixTransform, AugMixCallback
 from lightning_augmix.pipeline import PlacementError
-from toy import CERTAIN, Dim, Handles, Recorder, loader, open_handle, to_tensor, trainer
+from toy import CERTAIN, Dim, Handles, Recorder, is_augmented, loader, open_handle, to_tensor, trainer
 
 STAGES = ("train", "val", "test", "predict")
 #: (workers, persistent)
@@ -104,10 +104,15 @@ def test_every_loader_of_several_is_augmented(wrap, tmp_path):
 
 
 def test_nothing_of_the_users_is_changed_and_everything_is_undone(tmp_path):
-    data, module = Data(), Recorder()
+    class Keep(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            self.loader = trainer.train_dataloader
+
+    data, module, keep = Data(), Recorder(), Keep()
     pipeline, steps = data.dataset.transform, list(data.dataset.transform.transforms)
-    run = trainer(AugMixCallback(**CERTAIN), root=tmp_path)
+    run = trainer(AugMixCallback(**CERTAIN), keep, root=tmp_path)
     run.fit(module, datamodule=data)
+    assert not any(is_augmented(img) for images, _ in keep.loader for img in images)
     assert data.dataset.transform is pipeline
     assert pipeline.transforms == steps
     assert data.train.dataset is data.dataset
