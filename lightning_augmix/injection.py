@@ -184,10 +184,21 @@ class _Injector:
             return None
         if not all(outcomes):
             raise PlacementError(f"it is clear for some of the datasets in {type(dataset).__name__} only")
+        if inner.keys() - {"dataset", "datasets"} and self._has_own_place(dataset):
+            names = ", ".join(f"`{name}`" for name in inner)
+            raise PlacementError(
+                f"both {type(dataset).__name__} and the dataset in its attribute {names} show where the image becomes "
+                "floating-point, and its images may come from either (from that one, if the attribute is `dataset`)"
+            )
         copied = copy_dataset(dataset)
         for name, copies in placed.items():
             vars(copied)[name] = copies if name == "datasets" else copies[0]
         return copied
+
+    def _has_own_place(self, dataset: Any) -> bool:
+        attribute = _pipeline_attribute(dataset)
+        pipeline = None if attribute is None else getattr(dataset, attribute)
+        return pipeline is not None and insert(pipeline, self.transform, at_end=False) is not None
 
     def _place_own(self, dataset: Any, at_end: bool) -> Any:
         attribute = _pipeline_attribute(dataset)

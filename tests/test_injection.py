@@ -106,6 +106,14 @@ class WithSlots(Dim):
         return self.size
 
 
+class Reference(Dim):
+    """Has a pipeline of its own, and another dataset that is not the source of its images."""
+
+    def __init__(self, transform):
+        super().__init__(transform)
+        self.reference = Dim(transform)
+
+
 class Pair(Dataset):
     def __init__(self, images, others):
         self.images = images
@@ -248,6 +256,11 @@ REFUSED = {
         lambda: ConcatDataset([Delegating(Dim(v1.Compose([v1.ToTensor(), AugmentAndMixTransform()])))]),
         "already",
         "Delegating",
+    ),
+    "two pipelines, one of a dataset that may be anything": (
+        lambda: Reference(TO_TENSOR),
+        "both Reference and the dataset in its attribute `reference`",
+        "Reference.transform: Compose",
     ),
     "one of two datasets": (
         lambda: Pair(Dim(TO_TENSOR), Dim(None)),
