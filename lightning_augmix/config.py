@@ -1,6 +1,7 @@
 """Hydra schemas: the constructors' parameters, typed, for YAML and the command line."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -56,6 +57,7 @@ class ModelConfig:
     weight_decay: float = 5e-4
 
 
+@cache
 def register() -> None:
     """Registers the schemas as ``augmix_schema`` of the config groups augmix, transform, data and model.
 

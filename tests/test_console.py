@@ -2,16 +2,15 @@ import os
 
 import pytest
 from hydra import compose, initialize_config_module
-from hydra.utils import instantiate
 
-from lightning_augmix.apps.console import UsageError, readable_errors
+from lightning_augmix.apps.console import UsageError, build, readable_errors
 from lightning_augmix.config import register
 
 
 def compose_and_instantiate(override, node):
     register()
     with readable_errors("augmix-x"), initialize_config_module("lightning_augmix.configs", version_base="1.3"):
-        instantiate(compose("train", [override])[node])
+        build(compose("train", [override])[node])
 
 
 @pytest.mark.parametrize(

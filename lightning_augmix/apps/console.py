@@ -4,11 +4,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
-__all__ = ["UsageError", "readable_errors"]
+__all__ = ["UsageError", "build", "readable_errors"]
 
 # Lines with which Hydra and OmegaConf explain their own insides.
 _INSIDES = ("full_key:", "object_type=", "reference_type=", "Config search path:", "provider=", "Set the environment")
@@ -49,12 +51,32 @@ def readable_errors(command: str) -> Iterator[None]:
 _set_here: list[str] = []
 
 
-def _one_line(error: BaseException) -> str:
-    cause = error.__cause__
-    if cause is not None and not isinstance(cause, HydraException | OmegaConfBaseException):
-        # Raised by a constructor; Hydra's own text repeats it.
+def build(node: Any, **arguments: Any) -> Any:
+    """Instantiates a configuration node; what its constructor refuses is a usage error.
+
+    Args:
+        node: A node with a ``_target_``.
+        **arguments: Further arguments of the constructor.
+
+    Returns:
+        The object.
+
+    Raises:
+        UsageError: If the constructor raises.
+    """
+    try:
+        return instantiate(node, **arguments)
+    except Exception as error:
+        # Hydra 1.3 wraps the constructor's error in one whose text repeats it.
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        if isinstance(cause, HydraException | OmegaConfBaseException):
+            raise
         kind = "" if isinstance(cause, ValueError) else f"{type(cause).__name__}: "
-        return kind + " ".join(str(cause).split())
+        raise UsageError(kind + str(cause)) from error
+
+
+def _one_line(error: BaseException) -> str:
+    cause = error.__cause__ if not isinstance(error, UsageError) else None
     lines = [*str(error).splitlines(), *(str(cause).splitlines() if cause is not None else ())]
     kept = (line.strip() for line in lines if not line.strip().startswith(_INSIDES))
     return " ".join(dict.fromkeys(line for line in kept if line))

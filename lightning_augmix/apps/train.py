@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 
-from lightning_augmix.apps.console import UsageError, readable_errors
+from lightning_augmix.apps.console import UsageError, build, readable_errors
 from lightning_augmix.config import register
 
 if TYPE_CHECKING:
@@ -38,13 +37,13 @@ def train(cfg: "DictConfig") -> float:
         logging.getLogger(name).propagate = True
     _check(cfg)
     pl.seed_everything(cfg.seed, workers=True)
-    data = instantiate(cfg.data)
-    model = instantiate(cfg.model, num_classes=data.num_classes)
-    callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
+    data = build(cfg.data)
+    model = build(cfg.model, num_classes=data.num_classes)
+    callbacks = [build(callback) for callback in cfg.callbacks.values()]
     if cfg.augmix is not None:
-        callbacks.append(instantiate(cfg.augmix))
+        callbacks.append(build(cfg.augmix))
     logger = CSVLogger(HydraConfig.get().runtime.output_dir, name="logs", version="")
-    trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=logger)
+    trainer = build(cfg.trainer, callbacks=callbacks, logger=logger)
     trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt_path)
     (measured,) = trainer.test(model, datamodule=data, verbose=False)
     if trainer.is_global_zero:
