@@ -253,6 +253,8 @@ class _Fit:
             self.keys.epoch += 1
             self.keys.used = False
             self._has_batch = False
+            # Those of replaced loaders hold on to datasets, which `train_dataloader` may load anew for every loader.
+            self._clones = [entry for entry in self._clones if entry[0]() is not None]
 
     def check_batch(self) -> None:
         if self._has_batch:

@@ -1,7 +1,9 @@
+import gc
 import json
 import logging
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -200,6 +202,26 @@ def test_reloaded_loaders_are_augmented(reload, tmp_path):
     run.fit(module, datamodule=Data())
     assert module.fraction("train") == [1.0] * 4
     assert set(module.fraction("val")) == {0.0}
+
+
+def test_datasets_of_replaced_loaders_are_let_go(tmp_path):
+    made = weakref.WeakSet()
+    alive = []
+
+    class Fresh(Data):
+        def train_dataloader(self):
+            dataset = Dim(to_tensor(), 8)
+            made.add(dataset)
+            return loader(dataset)
+
+    class Count(pl.Callback):
+        def on_train_batch_end(self, *_):
+            gc.collect()
+            alive.append(len(made))
+
+    run = trainer(AugMixCallback(), Count(), root=tmp_path, max_epochs=6, reload_dataloaders_every_n_epochs=1)
+    run.fit(Recorder(), datamodule=Fresh())
+    assert max(alive) <= 2
 
 
 def test_loaders_made_in_configure_optimizers_are_augmented(tmp_path):

@@ -16,6 +16,10 @@ __all__ = ["UsageError", "build", "readable_errors"]
 _INSIDES = ("full_key:", "object_type=", "reference_type=", "Config search path:", "provider=", "Set the environment")
 
 
+# The commands within whose context this process is; nested once, around the application and around its job.
+_set_here: list[str] = []
+
+
 class UsageError(ValueError):
     """Something the user gave cannot be used; the message says what, and what would do."""
 
@@ -46,9 +50,6 @@ def readable_errors(command: str) -> Iterator[None]:
         _set_here.pop()
         if not _set_here:
             del os.environ["HYDRA_FULL_ERROR"]
-
-
-_set_here: list[str] = []
 
 
 def build(node: Any, **arguments: Any) -> Any:
