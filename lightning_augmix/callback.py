@@ -12,23 +12,15 @@ apart: the batch size finder has it true while it makes validation loaders). Wit
 augmented.
 """
 
-import copy
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
 from numbers import Integral
-from typing import Any
+from typing import Any, get_args
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
-from torch.utils.data import DataLoader, IterableDataset
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_augmix.dataset_copy import index_dataset
-from lightning_augmix.injection import clone_dataloader, inject
-from lightning_augmix.keys import RunKeys
+from lightning_augmix.fit import Fit
 from lightning_augmix.operations import AugmentationSet
-from lightning_augmix.pipeline import PlacementError
+from lightning_augmix.samples import ImageKey, OnUnsupported, check_image_key
 from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = ["AugMixCallback"]
@@ -58,16 +50,24 @@ class AugMixCallback(pl.Callback):
         seed: With an integer, the augmentation of sample i in epoch e is a pure function of (seed, e, i): the same
             for any number and kind of worker processes, for any number of ranks, and after a resume. With ``None``,
             it follows torch's default generator and the rank.
+        image_key: Applies AugMix to this field of each sample the training data give, a key or position, instead of
+            looking for its place in the transforms. The image may be uint8, or floating-point in [0, 1].
+        inject: With ``False`` nothing is inserted: put the attribute ``transform`` into your training data yourself,
+            wherever the image is still uint8. Seeds, ranks and the check that it is used work as otherwise.
+        on_unsupported: Where AugMix cannot be placed for certain, or a sample was made without it: ``"raise"`` ends
+            the fit with a message that says what to write instead, ``"warn"`` warns and goes on without AugMix.
 
     Attributes:
-        transform: The transform of which each training pipeline gets a copy.
+        transform: The transform of which each training pipeline gets a copy, or for use with ``inject=False``.
         seed: The seed.
+        image_key: See above.
+        inject: See above.
+        on_unsupported: See above.
 
     Raises:
         TypeError: If an argument is of a kind not named above.
-        ValueError: If an argument is out of its range; within a fit, if a Trainer has two AugMix callbacks or
-            AugMix cannot be placed for certain.
-        RuntimeError: Within a fit, if the first batch was made without AugMix.
+        ValueError: If an argument is out of its range; within a fit, if a Trainer has two AugMix callbacks, if AugMix
+            cannot be placed for certain, or if a sample was made without it.
 
     Example:
         >>> trainer = pl.Trainer(
@@ -86,12 +86,29 @@ class AugMixCallback(pl.Callback):
         *,
         engine: str = "auto",
         seed: int | None = None,
+        image_key: ImageKey | None = None,
+        inject: bool = True,
+        on_unsupported: OnUnsupported = "raise",
     ) -> None:
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
             raise TypeError(f"Expected argument `seed` to be an integer or None; got {seed!r} (leave it out for None).")
+        check_image_key(image_key)
+        if not isinstance(inject, bool):
+            raise TypeError(f"Expected argument `inject` to be True or False; got {inject!r}.")
+        if image_key is not None and not inject:
+            raise ValueError(
+                f"Expected argument `image_key` to be None with `inject=False`, which leaves the placing to you; got "
+                f"{image_key!r}: leave out one of the two."
+            )
+        if on_unsupported not in get_args(OnUnsupported):
+            permitted = " or ".join(map(repr, get_args(OnUnsupported)))
+            raise ValueError(f"Expected argument `on_unsupported` to be {permitted}; got {on_unsupported!r}.")
         self.transform = AugmentAndMixTransform(severity, width, depth, alpha, augmentation_set, engine=engine)
         self.seed = None if seed is None else int(seed)
-        self._fit: _Fit | None = None
+        self.image_key = image_key
+        self.inject = inject
+        self.on_unsupported = on_unsupported
+        self._fit: Fit | None = None
         self._told: set[str] = set()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -105,16 +122,43 @@ class AugMixCallback(pl.Callback):
                 "Expected one AugMixCallback in the Trainer's `callbacks`; got several, and applying AugMix twice is "
                 "not AugMix: remove all but one."
             )
-        hyperparameters = self.transform.hyperparameters.arguments()
         for logger in trainer.loggers:
-            logger.log_hyperparams({"augmix": {**hyperparameters, "engine": self.transform.engine, "seed": self.seed}})
-        self._fit = _Fit(trainer, self.transform, self.seed, self._tell)
+            logger.log_hyperparams({"augmix": {**self.state_dict(), "engine": self.transform.engine}})
+        self._fit = Fit(
+            trainer,
+            self.transform,
+            seed=self.seed,
+            inject=self.inject,
+            image_key=self.image_key,
+            on_unsupported=self.on_unsupported,
+            tell=self._tell,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What decides the augmentation, for checkpoints."""
+        return {**self.transform.hyperparameters.arguments(), "seed": self.seed}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Warns if a fit goes on with other hyperparameters than it began with; its own hold."""
+        if self._fit is None:
+            return
+        before, now = checkpoint["callbacks"].get(self.state_key), self.state_dict()
+        if before is None:
+            rank_zero_warn("The checkpoint was written without AugMixCallback: training goes on with AugMix from here.")
+            return
+        changes = [
+            f"{name} from {before.get(name)!r} to {now[name]!r}" for name in now if before.get(name) != now[name]
+        ]
+        if changes:
+            rank_zero_warn(f"Training goes on with other augmentation than the checkpoint's: {', '.join(changes)}.")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that every training loader is augmented, and loads for the epoch a resumed run begins with."""
         if self._fit is not None:
-            self._fit.check_loaders(trainer)
-            self._fit.check_epoch(trainer)
+            self._fit.check_loaders()
+            self._fit.check_epoch()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells worker processes the epoch; Lightning iterates over the loaders after this."""
@@ -147,150 +191,10 @@ class AugMixCallback(pl.Callback):
 
     def _tell(self, report: str) -> None:
         if report not in self._told:
-            rank_zero_info(f"AugMix was inserted into the training data, {report}")
+            rank_zero_info(report)
             self._told.add(report)
 
     def _undo(self) -> None:
         if self._fit is not None:
             self._fit.undo()
             self._fit = None
-
-
-def _first_epoch(trainer: pl.Trainer) -> int:
-    """The number of whole passes over the data before the one that a fit begins or resumes with.
-
-    ``trainer.current_epoch`` is behind while a checkpoint is being resumed, which is when workers start to load, and
-    with ``max_steps`` also later. Where the checkpoint was written after the last batch of an epoch and before its
-    end, so is the count of processed epochs, until ``FitLoop.reset`` or a pass over no batches makes up for it.
-    """
-    loop = trainer.fit_loop
-    current: Any = loop.epoch_progress.current
-    total: Any = loop.epoch_progress.total
-    has_all_batches = loop.restarting and loop.epoch_loop.batch_progress.is_last_batch
-    return int(current.processed) + (has_all_batches and total.started > total.processed)
-
-
-class _Fit:
-    """What the callback does to one fit, from its setup until it is undone."""
-
-    def __init__(
-        self, trainer: pl.Trainer, transform: AugmentAndMixTransform, seed: int | None, tell: Callable[[str], None]
-    ) -> None:
-        self.keys = RunKeys(seed, trainer.global_rank)
-        self._transform = copy.copy(transform)
-        self._transform.keys = self.keys
-        self._tell = tell
-        # (clone, original loader, augmented dataset). The clones weakly: loaders that Lightning has replaced must end,
-        # and with them their worker processes.
-        self._clones: list[tuple[weakref.ref[DataLoader[Any]], DataLoader[Any], Any]] = []
-        self._has_loaders = False
-        self._has_batch = False  # in this pass over the data
-        self._trainer = trainer
-        self._replaced = ExitStack()
-        loop = trainer.fit_loop
-        self._replaced.enter_context(_replaced(loop, "setup_data", partial(self._setup_data, loop.setup_data)))
-
-    def _setup_data(self, setup_data: Callable[[], None]) -> None:
-        strategy = self._trainer.strategy
-        process = partial(self._process_dataloader, strategy.process_dataloader)
-        with _replaced(strategy, "process_dataloader", process):
-            setup_data()
-
-    def _process_dataloader(self, process: Callable[[object], object], dataloader: object) -> object:
-        if self._has_loaders:
-            self.advance_epoch()
-        else:
-            self.keys.epoch = _first_epoch(self._trainer)
-            self._has_loaders = True
-        return process(self._augmented(dataloader))
-
-    def _augmented(self, loader: object) -> object:
-        if not isinstance(loader, DataLoader):
-            raise PlacementError(
-                f"AugMix cannot be placed in a training loader of type {type(loader).__name__}, whose dataset cannot "
-                "be reached: use a DataLoader, or put AugmentAndMixTransform into its transforms yourself and train "
-                "without AugMixCallback."
-            )
-        injection = inject(loader.dataset, self._transform)
-        dataset = injection.dataset
-        if self.keys.seed is not None:
-            if isinstance(dataset, IterableDataset):
-                raise PlacementError(
-                    f"`seed={self.keys.seed}` makes the augmentation of a sample depend on its index, and an iterable "
-                    f"dataset ({type(dataset).__name__}) has none: leave `seed=None` and seed with "
-                    "`seed_everything(…, workers=True)`."
-                )
-            dataset = index_dataset(dataset)
-        clone = clone_dataloader(loader, dataset)
-        self._clones.append((weakref.ref(clone), loader, dataset))
-        self._tell(injection.report)
-        return clone
-
-    def check_loaders(self, trainer: pl.Trainer) -> None:
-        augmented = [dataset for _, _, dataset in self._clones]
-        for loader in CombinedLoader(trainer.train_dataloader).flattened:
-            # By the dataset, because strategies may wrap the loader.
-            if not any(getattr(loader, "dataset", None) is dataset for dataset in augmented):
-                raise PlacementError(
-                    f"A training loader ({type(loader).__name__}) was made before AugMix could augment it: do not use "
-                    "`trainer.estimated_stepping_batches` in a `setup` that runs before AugMixCallback's (use it in "
-                    "`configure_optimizers`)."
-                )
-
-    def check_epoch(self, trainer: pl.Trainer) -> None:
-        epoch = _first_epoch(trainer)
-        if self.keys.seed is not None and self.keys.epoch != epoch:
-            # The loaders were made in `configure_optimizers`, before the checkpoint told the epoch, and workers may
-            # have loaded for the wrong one: iterate anew, as Lightning does at the start of every later epoch.
-            self.keys.epoch = epoch
-            assert trainer.fit_loop._data_fetcher is not None
-            iter(trainer.fit_loop._data_fetcher)
-
-    def advance_epoch(self) -> None:
-        # By the batches seen, because Lightning's own counts differ in resumed runs: `current_epoch` lags behind with
-        # `max_steps`, and a pass over no batches counts as processed.
-        if self._has_batch:
-            self.keys.epoch += 1
-            self.keys.used = False
-            self._has_batch = False
-            # Those of replaced loaders hold on to datasets, which `train_dataloader` may load anew for every loader.
-            self._clones = [entry for entry in self._clones if entry[0]() is not None]
-
-    def check_batch(self) -> None:
-        if self._has_batch:
-            return
-        self._has_batch = True
-        if not self.keys.used:
-            raise RuntimeError(
-                "AugMix was inserted, but a batch was made without it: the dataset does not call the "
-                "transform it holds (it may keep a reference to the original, or a cache of transformed images). Put "
-                "AugmentAndMixTransform where the images are made, and train without AugMixCallback."
-            )
-
-    def undo(self) -> None:
-        self._replaced.close()
-        originals = {id(clone()): original for clone, original, _ in self._clones if clone() is not None}
-        combined = self._trainer.fit_loop._combined_loader
-        if combined is not None:
-            # It may be the user's own, and `trainer.validate(dataloaders=trainer.train_dataloader)` must be clean.
-            combined.flattened = [originals.get(id(loader), loader) for loader in combined.flattened]
-        for reference, original, _ in self._clones:
-            clone = reference()
-            if clone is not None:
-                clone.__dict__["dataset"] = original.dataset
-                clone._iterator = None
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
-    """Replaces a method of one object, not of its class, unless somebody has replaced it again by the end."""
-    before = vars(owner).get(name)
-    setattr(owner, name, method)
-    try:
-        yield
-    finally:
-        if vars(owner).get(name) is method:
-            if before is None:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, before)

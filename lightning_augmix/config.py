@@ -29,6 +29,9 @@ class AugMixCallbackConfig(AugmentAndMixTransformConfig):
 
     _target_: str = "lightning_augmix.AugMixCallback"
     seed: int | None = None
+    image_key: Any = None  # a key or a position; OmegaConf has no union of them
+    inject: bool = True
+    on_unsupported: str = "raise"
 
 
 @dataclass

@@ -1,14 +1,15 @@
 """Where the 64-bit keys of plans come from: torch's generator, or (seed, epoch, sample index)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import count
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-__all__ = ["GeneratorKeys", "KeySource", "RunKeys", "combine"]
+__all__ = ["GeneratorKeys", "KeySource", "RunKeys", "Sample", "combine"]
 
 _MASK = 2**64 - 1
 
@@ -38,15 +39,76 @@ def combine(*integers: int) -> int:
     return z
 
 
-class KeySource(Protocol):
-    """What a transform asks for the key of the next image."""
+@dataclass
+class Sample:
+    """A sample that the dataset of a training loader is making.
+
+    Attributes:
+        source: Where its keys are expected to come from.
+        index: The index that the loader asks the dataset for; ``None`` where it has none.
+        drawn: Keys drawn from ``source`` for it, in the thread that makes it.
+        foreign: Keys drawn from other sources for it, in the same thread.
+    """
+
+    source: "KeySource"
+    index: int | None
+    drawn: int = 0
+    foreign: int = 0
+
+
+# A context variable, so that threads that make samples side by side do not see each other's.
+_sample: ContextVar[Sample | None] = ContextVar("sample", default=None)
+
+
+class KeySource(ABC):
+    """What a transform asks for the key of the next image.
+
+    Attributes:
+        drawn: Keys drawn from it in this process.
+    """
+
+    def __init__(self) -> None:
+        self.drawn = 0
 
     def draw(self) -> int:
-        """Returns a 64-bit key."""
+        """Returns the 64-bit key of the next image."""
+        sample = _sample.get()
+        key = self._draw(sample)
+        self.drawn += 1
+        if sample is not None and sample.source is self:
+            sample.drawn += 1
+        elif sample is not None:
+            sample.foreign += 1
+        return key
+
+    @abstractmethod
+    def _draw(self, sample: Sample | None) -> int: ...
+
+    @contextmanager
+    def sample(self, index: Any) -> Iterator[Sample]:
+        """Declares the sample that is made within the context.
+
+        Args:
+            index: The index that the loader asks the dataset for; ``None`` where it has none.
+        """
+        sample = Sample(self, self._checked(index))
+        token = _sample.set(sample)
+        try:
+            yield sample
+        finally:
+            _sample.reset(token)
+
+    def is_making_sample(self) -> bool:
+        """Whether this is called within :meth:`sample`."""
+        sample = _sample.get()
+        return sample is not None and sample.source is self
+
+    def _checked(self, index: Any) -> int | None:
+        return None
 
 
-class GeneratorKeys:
-    """Keys from a torch generator, the default one unless another is given.
+class GeneratorKeys(KeySource):
+    """Keys from a torch generator, the default one unless another is given; uniform on [0, 2⁶³).
 
     In a worker process of a ``DataLoader`` torch seeds the default generator differently for every worker and epoch.
 
@@ -55,25 +117,24 @@ class GeneratorKeys:
     """
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
+        super().__init__()
         self.generator = generator
 
-    def draw(self) -> int:
-        """Returns the key of the next image, uniform on [0, 2⁶³)."""
-        device = "cpu" if self.generator is None else self.generator.device
-        return int(torch.empty((), dtype=torch.int64, device=device).random_(generator=self.generator))
+    def _draw(self, sample: Sample | None) -> int:
+        return _random_key(self.generator)
 
 
-# The sample a dataset is working on: its index, and a counter for the keys drawn for it. A context variable, so that
-# threads that load samples side by side do not see each other's.
-_sample: ContextVar[tuple[int, Iterator[int]] | None] = ContextVar("sample", default=None)
+def _random_key(generator: torch.Generator | None) -> int:
+    device = "cpu" if generator is None else generator.device
+    return int(torch.empty((), dtype=torch.int64, device=device).random_(generator=generator))
 
 
-class RunKeys:
+class RunKeys(KeySource):
     """Keys for one training run, which the callback gives to the transforms it inserts.
 
     Without a seed a key is a number from torch's default generator combined with the rank, because ranks that are
-    seeded alike would otherwise share every draw. With a seed it is a pure function of the seed, the epoch and the
-    index of the sample.
+    seeded alike would otherwise share every draw. With a seed it is a pure function of the seed, the epoch, the index
+    of the sample, and the loader's position among several.
 
     The epoch, and whether any key was drawn, live in shared memory: worker processes that are already running see
     the one and report the other.
@@ -84,9 +145,26 @@ class RunKeys:
     """
 
     def __init__(self, seed: int | None, rank: int) -> None:
+        super().__init__()
         self.seed = seed
         self.rank = rank
+        self._loader = 0
         self._epoch_and_used = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    def __deepcopy__(self, memo: object) -> "RunKeys":
+        # A dataset that copies its transforms deeply stays in the run.
+        return self
+
+    def for_loader(self, position: int) -> "RunKeys":
+        """Returns the keys of one of several loaders in the run.
+
+        Args:
+            position: The loader's position, from 0.
+        """
+        keys = RunKeys(self.seed, self.rank)
+        keys._loader = position
+        keys._epoch_and_used = self._epoch_and_used
+        return keys
 
     @property
     def epoch(self) -> int:
@@ -106,35 +184,28 @@ class RunKeys:
     def used(self, used: bool) -> None:
         self._epoch_and_used[1] = used
 
-    def draw(self) -> int:
-        """Returns the key of the next image.
-
-        Raises:
-            RuntimeError: If there is a seed, and no sample is being loaded in this thread.
-        """
+    def _draw(self, sample: Sample | None) -> int:
         self._epoch_and_used[1] = 1
         if self.seed is None:
-            return combine(GeneratorKeys().draw(), self.rank)
-        sample = _sample.get()
-        if sample is None:
+            return combine(_random_key(None), self.rank)
+        if sample is None or sample.index is None:
             raise RuntimeError(
                 "`seed` makes the augmentation of a sample depend on its index, but AugMix was called outside the "
-                "dataset's `__getitem__` (in a collate function, or in a thread the dataset started). Apply the "
-                "transform within `__getitem__`, or leave `seed=None` and seed with `seed_everything(…, workers=True)`."
+                "`__getitem__` of the training data (in a collate function, in a thread that the dataset started, or "
+                "by other data). Apply the transform there, or leave `seed=None` and seed with "
+                "`seed_everything(…, workers=True)`."
             )
-        index, draws = sample
-        return combine(self.seed, self.epoch, index, next(draws))
+        # Extending a key by a loader of its own leaves those of a single loader as they are.
+        loader = (self._loader,) if self._loader else ()
+        return combine(self.seed, self.epoch, sample.index, sample.drawn, *loader)
 
-    @staticmethod
-    @contextmanager
-    def sample(index: int) -> Iterator[None]:
-        """Declares the sample that is loaded within the context.
-
-        Args:
-            index: The index that the loader asks the dataset for.
-        """
-        token = _sample.set((index, count()))
+    def _checked(self, index: Any) -> int | None:
+        if self.seed is None:
+            return None
         try:
-            yield
-        finally:
-            _sample.reset(token)
+            return int(index.__index__())
+        except (AttributeError, TypeError):
+            raise TypeError(
+                f"`seed` makes the augmentation of a sample depend on its index, which must be an integer; the sampler "
+                f"gave {index!r}: leave `seed=None` and seed with `seed_everything(…, workers=True)`."
+            ) from None

@@ -2,8 +2,9 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,10 +14,16 @@ from torchvision.transforms import v2
 
 from lightning_augmix.transform import AugmentAndMixTransform
 
-__all__ = ["PlacementError", "describe", "insert", "is_opaque"]
-
-#: Positions from the outermost container down to a step; empty for a pipeline that is no container.
-_Path: TypeAlias = tuple[int, ...]
+__all__ = [
+    "Place",
+    "PlacementError",
+    "changes_dtype",
+    "describe",
+    "find_place",
+    "has_augmix",
+    "insert",
+    "returns_to_uint8",
+]
 
 
 class PlacementError(ValueError):
@@ -27,66 +34,95 @@ class _Kind(Enum):
     BARRIER = auto()  # the image stops being uint8 here
     RETURN = auto()  # the image is uint8 behind this, whatever it was before
     CONVERSION = auto()  # changes the container of the pixels and nothing else
-    KNOWN = auto()  # leaves the image uint8
-    OPAQUE = auto()  # may do anything
+    OTHER = auto()
 
 
 _BARRIERS = (v1.ToTensor, v2.ToTensor, v1.Normalize, v2.Normalize)
 _DTYPE_CHANGES = (v1.ConvertImageDtype, v2.ConvertImageDtype, v2.ToDtype)
 _CONVERSIONS = (v1.PILToTensor, v2.PILToTensor, v2.ToImage, v2.ToPureTensor)
 _RANDOM_CONTAINERS = (v1.RandomApply, v1.RandomChoice, v1.RandomOrder, v2.RandomApply, v2.RandomChoice, v2.RandomOrder)
-_OPAQUE = (v1.Lambda, v2.Lambda, v1.LinearTransformation, v2.LinearTransformation, v2.GaussianNoise)
 
 
-def insert(pipeline: Any, augmix: AugmentAndMixTransform, *, at_end: bool) -> Any:
-    """Returns a copy of a pipeline with AugMix in its place; the pipeline and its containers stay as they are.
+@dataclass(frozen=True)
+class Place:
+    """Where in a pipeline AugMix belongs.
 
-    The place is directly before the step where the image stops being uint8 for good (``ToTensor``,
-    ``ConvertImageDtype``, ``ToDtype`` to a floating-point type, ``Normalize``), and before the pure conversions
-    (``PILToTensor``, ``ToImage``, ``ToPureTensor``) that stand right before that step.
+    Attributes:
+        path: The position in each container, from the outermost down; empty for a pipeline that is no container.
+        only_normalizes: Whether what follows is ``Normalize``, so that some step before it left uint8 already.
+    """
+
+    path: tuple[int, ...]
+    only_normalizes: bool
+
+
+def find_place(pipeline: Any) -> Place | None:
+    """Finds the step before which AugMix belongs.
+
+    It is the one where the image stops being uint8 for good (``ToTensor``, ``ConvertImageDtype``, ``ToDtype`` to a
+    floating-point type, ``Normalize``), or the first of the pure conversions (``PILToTensor``, ``ToImage``,
+    ``ToPureTensor``) that stand right before it.
 
     Args:
         pipeline: ``Compose``, ``v2.Compose`` or ``nn.Sequential``, nested as they may be, or a single transform.
-        augmix: The transform to insert.
-        at_end: What to do where the image stays uint8: append AugMix, or decline.
 
     Returns:
-        The new pipeline, or ``None`` where the image stays uint8 and ``at_end`` is false.
+        The place, or ``None`` where no step shows that the image stops being uint8.
 
     Raises:
-        PlacementError: If the pipeline has AugMix already, if the step where the image stops being uint8 is one of
-            several that are chosen at random, or if at the end of the pipeline the image may be anything.
+        PlacementError: If the step is one of several that are chosen at random.
 
     Example:
-        >>> pipeline = v1.Compose([v1.CenterCrop(8), v1.PILToTensor(), v1.ConvertImageDtype(torch.float32)])
-        >>> [type(step).__name__ for step in insert(pipeline, AugmentAndMixTransform(), at_end=False).transforms]
-        ['CenterCrop', 'AugmentAndMixTransform', 'PILToTensor', 'ConvertImageDtype']
+        >>> find_place(v1.Compose([v1.CenterCrop(8), v1.PILToTensor(), v1.ConvertImageDtype(torch.float32)])).path
+        (1,)
     """
     steps = list(_steps(pipeline))
     kinds = [_kind(step) for _, step in steps]
-    position = _last_uint8(kinds)
-    if position == len(steps) and not at_end:
-        return None
-    if position == len(steps) and _Kind.OPAQUE in kinds:
-        opaque = describe(steps[kinds.index(_Kind.OPAQUE)][1])
-        raise PlacementError(f"no step shows where the image becomes floating-point, and {opaque} may do anything")
+    returned = max((position for position, kind in enumerate(kinds) if kind is _Kind.RETURN), default=0)
+    position = kinds.index(_Kind.BARRIER, returned) if _Kind.BARRIER in kinds[returned:] else len(steps)
     for _, step in steps[: position + 1]:
-        if isinstance(step, _RANDOM_CONTAINERS) and _holds_barrier(step):
+        if isinstance(step, _RANDOM_CONTAINERS) and _Kind.BARRIER in map(_kind, _leaves(step)):
             raise PlacementError(f"{describe(step)} decides at random whether the image becomes floating-point")
+    if position == len(steps):
+        return None
+    barrier = steps[position][1]
     while position > 0 and kinds[position - 1] is _Kind.CONVERSION:
         position -= 1
-    if position < len(steps):
-        path = steps[position][0]
-    elif steps:
-        path = _after(steps[-1][0])
-    else:
-        path = (0,)
-    return _inserted(pipeline, path, augmix)
+    return Place(steps[position][0], isinstance(barrier, v1.Normalize | v2.Normalize))
 
 
-def is_opaque(pipeline: Any) -> bool:
-    """Whether a pipeline may hand on something else than a uint8 image without showing where it stops being one."""
-    return _Kind.OPAQUE in {_kind(step) for _, step in _steps(pipeline)}
+def insert(pipeline: Any, place: Place, augmix: AugmentAndMixTransform) -> Any:
+    """Returns a copy of a pipeline with AugMix in its place; the pipeline and its containers stay as they are.
+
+    Args:
+        pipeline: The pipeline.
+        place: Where :func:`find_place` found that AugMix belongs.
+        augmix: The transform to insert.
+
+    Example:
+        >>> pipeline = v1.Compose([v1.CenterCrop(8), v1.Compose([v1.ToTensor()])])
+        >>> insert(pipeline, find_place(pipeline), AugmentAndMixTransform()).transforms[1].transforms[1]
+        ToTensor()
+    """
+    return _inserted(pipeline, place.path, augmix)
+
+
+def changes_dtype(pipeline: Any) -> bool:
+    """Whether a step, perhaps one of several that are chosen at random, makes the image floating-point or uint8."""
+    return any(_kind(leaf) in (_Kind.BARRIER, _Kind.RETURN) for leaf in _leaves(pipeline))
+
+
+def returns_to_uint8(pipeline: Any) -> bool:
+    """Whether a step makes the image uint8 again, whatever it was before."""
+    return any(_kind(step) is _Kind.RETURN for _, step in _steps(pipeline))
+
+
+def has_augmix(pipeline: Any) -> bool:
+    """Whether a pipeline has a step that applies AugMix, of whatever library."""
+    return any(
+        isinstance(leaf, AugmentAndMixTransform) or (callable(leaf) and "augmix" in type(leaf).__name__.lower())
+        for leaf in _leaves(pipeline)
+    )
 
 
 def describe(pipeline: Any) -> str:
@@ -102,46 +138,26 @@ def describe(pipeline: Any) -> str:
     return f"{type(pipeline).__name__}({', '.join(describe(child) for child in children)})"
 
 
-def _last_uint8(kinds: list[_Kind]) -> int:
-    """The position of the step at which the image stops being uint8 for good, or the number of steps."""
-    returned = max((position for position, kind in enumerate(kinds) if kind is _Kind.RETURN), default=0)
-    return kinds.index(_Kind.BARRIER, returned) if _Kind.BARRIER in kinds[returned:] else len(kinds)
-
-
 def _kind(step: Any) -> _Kind:
-    if isinstance(step, AugmentAndMixTransform | v1.AugMix | v2.AugMix):
-        raise PlacementError("it has AugMix already, and applying it twice is not AugMix: remove one of the two")
     if isinstance(step, _BARRIERS):
         return _Kind.BARRIER
     if isinstance(step, v1.ToPILImage | v2.ToPILImage):
         return _Kind.RETURN
     if isinstance(step, _DTYPE_CHANGES):
-        return _Kind.BARRIER if _makes_floating(step) else _Kind.RETURN if step.dtype == torch.uint8 else _Kind.KNOWN
-    if isinstance(step, _CONVERSIONS):
-        return _Kind.CONVERSION
-    if isinstance(step, _RANDOM_CONTAINERS):
-        choices = [_kind(leaf) for choice in step.transforms for _, leaf in _steps(choice)]
-        return _Kind.OPAQUE if set(choices) & {_Kind.OPAQUE, _Kind.BARRIER} else _Kind.KNOWN
-    module = type(step).__module__
-    # The presets that come with torchvision's weights resize, convert and normalise in a single step.
-    known = module.startswith("torchvision.transforms.") and not module.endswith("_presets")
-    return _Kind.KNOWN if known and not isinstance(step, _OPAQUE) else _Kind.OPAQUE
+        dtypes = _image_dtypes(step)
+        if any(dtype.is_floating_point for dtype in dtypes):
+            return _Kind.BARRIER
+        return _Kind.RETURN if torch.uint8 in dtypes else _Kind.OTHER
+    return _Kind.CONVERSION if isinstance(step, _CONVERSIONS) else _Kind.OTHER
 
 
-def _makes_floating(step: Any) -> bool:
+def _image_dtypes(step: Any) -> list[torch.dtype]:
+    """The dtypes that an image may have behind the step, as far as it changes them."""
     dtype = step.dtype
     if not isinstance(dtype, dict):
-        return bool(dtype.is_floating_point)
+        return [dtype]
     kinds = [tv_tensors.Image] if tv_tensors.Image in dtype else [torch.Tensor, "others"]
-    return any(dtype.get(kind) is not None and dtype[kind].is_floating_point for kind in kinds)
-
-
-def _holds_barrier(step: Any) -> bool:
-    return any(
-        _holds_barrier(leaf) if isinstance(leaf, _RANDOM_CONTAINERS) else _kind(leaf) is _Kind.BARRIER
-        for choice in step.transforms
-        for _, leaf in _steps(choice)
-    )
+    return [dtype[kind] for kind in kinds if dtype.get(kind) is not None]
 
 
 def _children(step: Any) -> list[Any] | None:
@@ -155,7 +171,7 @@ def _children(step: Any) -> list[Any] | None:
     return None
 
 
-def _steps(pipeline: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
+def _steps(pipeline: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any]]:
     children = _children(pipeline)
     if children is None:
         yield path, pipeline
@@ -164,15 +180,20 @@ def _steps(pipeline: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
             yield from _steps(child, (*path, position))
 
 
-def _after(path: _Path) -> _Path:
-    return (*path[:-1], path[-1] + 1) if path else (1,)
+def _leaves(pipeline: Any) -> Iterator[Any]:
+    """Every step, also of the containers that choose at random."""
+    for _, step in _steps(pipeline):
+        if isinstance(step, _RANDOM_CONTAINERS):
+            for choice in step.transforms:
+                yield from _leaves(choice)
+        else:
+            yield step
 
 
-def _inserted(pipeline: Any, path: _Path, augmix: AugmentAndMixTransform) -> Any:
+def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransform) -> Any:
     children = _children(pipeline)
     if children is None:
-        steps = [pipeline]
-        steps.insert(path[0] if path else 0, augmix)
+        steps = [augmix, pipeline]
         return v2.Compose(steps) if isinstance(pipeline, v2.Transform) else v1.Compose(steps)
     position, *rest = path
     if rest:

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from numpy.typing import NDArray
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -15,13 +14,21 @@ from lightning_augmix.hyperparameters import validate
 from lightning_augmix.keys import GeneratorKeys, KeySource
 from lightning_augmix.operations import AugmentationSet
 
-__all__ = ["AugmentAndMixTransform"]
+__all__ = ["AugmentAndMixTransform", "may_be_image"]
 
 _SPATIAL_TARGETS = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
 
 
-def _may_be_image(entry: torch.Tensor | NDArray[Any]) -> bool:
-    """Whether the shape and dtype are those of an image, rather than of a label or an index."""
+def may_be_image(entry: Any) -> bool:
+    """Whether type, shape and dtype are those of an image, rather than of a label or an index.
+
+    Args:
+        entry: Anything that stands in a sample.
+    """
+    if isinstance(entry, PIL.Image.Image | tv_tensors.Image):
+        return True
+    if not isinstance(entry, torch.Tensor | np.ndarray) or isinstance(entry, tv_tensors.TVTensor):
+        return False
     if isinstance(entry, np.ndarray):
         return entry.dtype == np.uint8 and entry.ndim in (2, 3)
     return entry.ndim in (3, 4) and (entry.dtype == torch.uint8 or entry.is_floating_point())
@@ -125,7 +132,7 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
             isinstance(entry, torch.Tensor | np.ndarray) and not isinstance(entry, tv_tensors.TVTensor)
             for entry in flat_inputs
         ]
-        likely = [is_plain and _may_be_image(entry) for entry, is_plain in zip(flat_inputs, plain, strict=True)]
+        likely = [may_be_image(entry) for entry in flat_inputs]
         # Without a likely one, the first decides, and `as_pixels` says what is wrong with it.
         chosen = likely if any(likely) else plain
         return [position == chosen.index(True) for position in range(len(chosen))] if any(chosen) else chosen

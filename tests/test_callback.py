@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, random_split
+from torch.utils.data import DataLoader, IterableDataset, Subset, random_split
 from torchvision import transforms
 
+from kinds import Caching, Closure
 from lightning_augmix import AugmentAndMixTransform, AugMixCallback
 from lightning_augmix.pipeline import PlacementError
 from toy import CERTAIN, Dim, Handles, Recorder, is_augmented, loader, open_handle, to_tensor, trainer
@@ -284,8 +285,8 @@ def test_steps_that_fetch_their_batches(batch_size, tmp_path):
             assert module.fraction("train") == [1.0, 1.0]
         else:
             assert len(set(module.images().values())) == 12
-    with pytest.raises(RuntimeError, match="made without it"):
-        trainer(AugMixCallback(), root=tmp_path).fit(Fetching(), loader(Closure(), batch_size=batch_size))
+    with pytest.raises(PlacementError, match="made without it"):
+        trainer(AugMixCallback(), root=tmp_path).fit(Fetching(), loader(Closure(to_tensor()), batch_size=batch_size))
 
 
 def test_the_users_combined_loader_has_its_loaders_back_after_the_fit(tmp_path):
@@ -312,27 +313,18 @@ def test_the_users_worker_init_fn_finds_the_dataset(seed, context, tmp_path):
     assert module.fraction("train") == [1.0]
 
 
-class Caching(Dim):
-    """Keeps the transformed samples, so that they are augmented once and never again."""
-
-    def __init__(self):
-        super().__init__(to_tensor())
-        self.cache = {}
-
-    def __getitem__(self, index):
-        if index not in self.cache:
-            self.cache[index] = super().__getitem__(index)
-        return self.cache[index]
-
-
 def test_a_cache_of_transformed_samples_is_an_error_in_the_second_epoch(tmp_path):
-    with pytest.raises(RuntimeError, match="a cache of transformed images"):
-        trainer(AugMixCallback(), root=tmp_path).fit(Recorder(), loader(Caching()))
+    with pytest.raises(PlacementError, match="a cache of transformed samples"):
+        trainer(AugMixCallback(), root=tmp_path).fit(Recorder(), loader(Caching(to_tensor())))
 
 
 def test_two_callbacks_are_an_error(tmp_path):
+    with pytest.raises(RuntimeError, match="more than one stateful callback of type `AugMixCallback`"):
+        trainer(AugMixCallback(), AugMixCallback(), root=tmp_path)
+    run = trainer(AugMixCallback(), root=tmp_path)
+    run.callbacks.append(AugMixCallback())
     with pytest.raises(ValueError, match="Expected one AugMixCallback"):
-        trainer(AugMixCallback(), AugMixCallback(), root=tmp_path).fit(Recorder(), datamodule=Data())
+        run.fit(Recorder(), datamodule=Data())
 
 
 def test_an_opaque_pipeline_is_an_error_before_the_first_batch(tmp_path):
@@ -340,7 +332,7 @@ def test_an_opaque_pipeline_is_an_error_before_the_first_batch(tmp_path):
     data.dataset.transform = lambda img: transforms.functional.to_tensor(img)
     run = trainer(AugMixCallback(), root=tmp_path)
     with pytest.raises(
-        PlacementError, match=r"(?s)cannot be placed in Subset.*Dim\.transform: <function.*Write instead"
+        PlacementError, match=r"(?s)AugMix was not applied.*Subset\n    Dim\.transform: <function.*Write instead"
     ):
         run.fit(module, datamodule=data)
     assert not module.seen["train"]
@@ -357,25 +349,10 @@ class Batches:
         return iter([(torch.zeros(2, 3, 4, 5), torch.arange(2))])
 
 
-class Closure(Dataset):
-    """Looks injected and is not: it transforms with what it closed over."""
-
-    def __init__(self):
-        self.transform = to_tensor()
-        original = self.transform
-        self.get = lambda index: original(Dim(None)[index][0])
-
-    def __getitem__(self, index):
-        return self.get(index), index
-
-    def __len__(self):
-        return 6
-
-
 def test_a_dataset_that_does_not_call_its_transform_is_an_error_at_the_first_batch(tmp_path):
     module = Recorder()
-    with pytest.raises(RuntimeError, match="a batch was made without it"):
-        trainer(AugMixCallback(), root=tmp_path).fit(module, loader(Closure()))
+    with pytest.raises(PlacementError, match="a sample was made without it"):
+        trainer(AugMixCallback(), root=tmp_path).fit(module, loader(Closure(to_tensor())))
     assert not module.seen["train"]
 
 

@@ -1,3 +1,4 @@
+import copy
 import pickle
 import threading
 from multiprocessing.reduction import ForkingPickler
@@ -52,7 +53,7 @@ def test_with_a_seed_keys_depend_on_seed_epoch_index_and_count_alone():
 
 def test_with_a_seed_a_draw_outside_a_sample_or_in_another_thread_is_an_error():
     keys = RunKeys(1, 0)
-    with pytest.raises(RuntimeError, match="outside the dataset's `__getitem__`"):
+    with pytest.raises(RuntimeError, match="outside the `__getitem__`"):
         keys.draw()
     errors = []
 
@@ -80,3 +81,41 @@ def test_epoch_and_use_are_seen_through_copies_that_workers_get():
     assert keys.used
     keys.used = False
     assert not copied.used
+
+
+def test_a_sample_counts_the_keys_that_are_drawn_for_it():
+    keys, others = RunKeys(None, 0), GeneratorKeys()
+    assert not keys.is_making_sample()
+    with keys.sample("any index") as sample:
+        assert keys.is_making_sample()
+        assert not others.is_making_sample()
+        for source in (keys, others, keys):
+            source.draw()
+    others.draw()
+    assert (sample.drawn, sample.foreign) == (2, 1)
+    assert (keys.drawn, others.drawn) == (2, 2)
+
+
+def test_loaders_of_a_run_share_epoch_and_use_but_no_keys():
+    keys = RunKeys(1, 0)
+    loaders = [keys.for_loader(position) for position in range(3)]
+    keys.epoch = 4
+    drawn = []
+    for source in (keys, *loaders):
+        with source.sample(7):
+            drawn.append(source.draw())
+    assert {source.epoch for source in loaders} == {4}
+    assert keys.used
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) == 3
+
+
+def test_deep_copies_stay_in_the_run():
+    keys = RunKeys(1, 0)
+    assert copy.deepcopy({"keys": keys})["keys"] is keys
+
+
+@pytest.mark.parametrize("index", [[0, 1], "cat", 1.5, None])
+def test_with_a_seed_indices_that_are_no_integers_are_refused(index):
+    with pytest.raises(TypeError, match="must be an integer"), RunKeys(1, 0).sample(index):
+        pass

@@ -1,0 +1,222 @@
+"""What the callback does to one fit: augments the training loaders that it makes, checks them, and undoes it all."""
+
+import copy
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_augmix.injection import clone_dataloader, inject
+from lightning_augmix.keys import GeneratorKeys, RunKeys
+from lightning_augmix.pipeline import PlacementError
+from lightning_augmix.samples import Announced, ImageKey, OnUnsupported, answering
+from lightning_augmix.transform import AugmentAndMixTransform
+
+__all__ = ["Fit"]
+
+
+def _first_epoch(trainer: pl.Trainer) -> int:
+    """The number of whole passes over the data before the one that a fit begins or resumes with.
+
+    ``trainer.current_epoch`` is behind while a checkpoint is being resumed, which is when workers start to load, and
+    with ``max_steps`` also later. Where the checkpoint was written after the last batch of an epoch and before its
+    end, so is the count of processed epochs, until ``FitLoop.reset`` or a pass over no batches makes up for it.
+    """
+    loop = trainer.fit_loop
+    current: Any = loop.epoch_progress.current
+    total: Any = loop.epoch_progress.total
+    has_all_batches = loop.restarting and loop.epoch_loop.batch_progress.is_last_batch
+    return int(current.processed) + (has_all_batches and total.started > total.processed)
+
+
+class Fit:
+    """What the callback does to one fit, from its setup until it is undone.
+
+    Args:
+        trainer: The Trainer.
+        transform: The callback's transform: copies of it are inserted, or it stands in the user's data.
+        seed: The callback's seed.
+        inject: Whether copies are inserted.
+        image_key: The callback's image_key.
+        on_unsupported: What happens to loaders that cannot be augmented.
+        tell: Is given the report of every insertion.
+    """
+
+    def __init__(
+        self,
+        trainer: pl.Trainer,
+        transform: AugmentAndMixTransform,
+        *,
+        seed: int | None,
+        inject: bool,
+        image_key: ImageKey | None,
+        on_unsupported: OnUnsupported,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._keys = RunKeys(seed, trainer.global_rank)
+        self._transform = transform
+        self._inject = inject
+        self._image_key = image_key
+        self._on_unsupported = on_unsupported
+        self._tell = tell
+        # (clone, original loader, augmented dataset). The clones weakly: loaders that Lightning has replaced must end,
+        # and with them their worker processes.
+        self._clones: list[tuple[weakref.ref[DataLoader[Any]], DataLoader[Any], Any]] = []
+        self._left_out = False  # a loader, because it cannot be augmented
+        self._position = 0  # of the next loader, among those that are made together
+        self._has_loaders = False
+        self._has_batch = False  # in this pass over the data
+        self._trainer = trainer
+        self._undone = ExitStack()
+        loop = trainer.fit_loop
+        self._undone.enter_context(_replaced(loop, "setup_data", partial(self._setup_data, loop.setup_data)))
+        if not inject:
+            transform.keys = self._keys
+            self._undone.callback(setattr, transform, "keys", GeneratorKeys())
+
+    def _setup_data(self, setup_data: Callable[[], None]) -> None:
+        strategy = self._trainer.strategy
+        process = partial(self._process_dataloader, strategy.process_dataloader)
+        self._position = 0
+        with _replaced(strategy, "process_dataloader", process):
+            setup_data()
+
+    def _process_dataloader(self, process: Callable[[object], object], dataloader: object) -> object:
+        if self._has_loaders:
+            self.advance_epoch()
+        else:
+            self._keys.epoch = _first_epoch(self._trainer)
+            self._has_loaders = True
+        try:
+            dataloader = self._augmented(dataloader)
+        except PlacementError as error:
+            self._left_out = True
+            self._refuse(str(error))
+        self._position += 1
+        return process(dataloader)
+
+    def _augmented(self, loader: object) -> object:
+        if not isinstance(loader, DataLoader):
+            if not self._inject:
+                self._left_out = True
+                return loader
+            raise PlacementError(
+                f"AugMix cannot be placed in a training loader of type {type(loader).__name__}, whose dataset cannot "
+                "be reached: use a DataLoader, or put the callback's `transform` into its transforms yourself and pass "
+                '`inject=False`; `on_unsupported="warn"` trains without AugMix.'
+            )
+        if self._keys.seed is not None and isinstance(loader.dataset, IterableDataset):
+            raise PlacementError(
+                f"`seed={self._keys.seed}` makes the augmentation of a sample depend on its index, and an iterable "
+                f"dataset ({type(loader.dataset).__name__}) has none: leave `seed=None` and seed with "
+                "`seed_everything(…, workers=True)`."
+            )
+        if self._inject:
+            transform = copy.copy(self._transform)
+            transform.keys = self._keys.for_loader(self._position)
+            injection = inject(
+                loader.dataset, transform, image_key=self._image_key, on_unsupported=self._on_unsupported
+            )
+            dataset = injection.dataset
+            self._tell(injection.report)
+        else:
+            dataset = (
+                answering(loader.dataset, Announced(self._keys)) if self._keys.seed is not None else loader.dataset
+            )
+        clone = clone_dataloader(loader, dataset)
+        self._clones.append((weakref.ref(clone), loader, dataset))
+        return clone
+
+    def _refuse(self, message: str) -> None:
+        if self._on_unsupported == "raise":
+            raise PlacementError(message)
+        rank_zero_warn(f"Training goes on without AugMix, at least in part. {message}")
+
+    def check_loaders(self) -> None:
+        """Refuses training loaders that were made before the callback could augment them."""
+        combined = self._trainer.fit_loop._combined_loader
+        augmented = [dataset for _, _, dataset in self._clones]
+        for loader in () if combined is None or self._left_out else combined.flattened:
+            # By the dataset, because strategies may wrap the loader.
+            if not any(getattr(loader, "dataset", None) is dataset for dataset in augmented):
+                self._left_out = True
+                self._refuse(
+                    f"A training loader ({type(loader).__name__}) was made before AugMix could augment it: do not use "
+                    "`trainer.estimated_stepping_batches` in a `setup` that runs before AugMixCallback's (use it in "
+                    "`configure_optimizers`)."
+                )
+
+    def check_epoch(self) -> None:
+        """Loads for the epoch that a resumed run begins with."""
+        epoch = _first_epoch(self._trainer)
+        if self._keys.seed is not None and self._keys.epoch != epoch:
+            # The loaders were made in `configure_optimizers`, before the checkpoint told the epoch, and workers may
+            # have loaded for the wrong one: iterate anew, as Lightning does at the start of every later epoch.
+            self._keys.epoch = epoch
+            assert self._trainer.fit_loop._data_fetcher is not None
+            iter(self._trainer.fit_loop._data_fetcher)
+
+    def advance_epoch(self) -> None:
+        """Goes on to the next epoch, if batches of this one were seen."""
+        # By the batches seen, because Lightning's own counts differ in resumed runs: `current_epoch` lags behind with
+        # `max_steps`, and a pass over no batches counts as processed.
+        if self._has_batch:
+            self._keys.epoch += 1
+            self._keys.used = False
+            self._has_batch = False
+            # Those of replaced loaders hold on to datasets, which `train_dataloader` may load anew for every loader.
+            self._clones = [entry for entry in self._clones if entry[0]() is not None]
+
+    def check_batch(self) -> None:
+        """Refuses the first batch of an epoch if no image was augmented for it."""
+        if self._has_batch:
+            return
+        self._has_batch = True
+        if self._keys.used or (self._left_out and not self._clones):
+            return
+        if self._inject:
+            reason = (
+                "AugMix was inserted, but a batch was made without it: the loader does not take its samples from its "
+                "dataset. Put the callback's `transform` where the images are made, and pass `inject=False`."
+            )
+        else:
+            reason = (
+                "With `inject=False` the callback's `transform` is yours to apply, but a batch was made without it: "
+                "put the object itself (`callback.transform`) into the training data's transforms, or leave out "
+                "`inject=False`."
+            )
+        self._refuse(reason)
+
+    def undo(self) -> None:
+        """Gives everything back as it was."""
+        self._undone.close()
+        originals = {id(clone()): original for clone, original, _ in self._clones if clone() is not None}
+        combined = self._trainer.fit_loop._combined_loader
+        if combined is not None:
+            # It may be the user's own, and `trainer.validate(dataloaders=trainer.train_dataloader)` must be clean.
+            combined.flattened = [originals.get(id(loader), loader) for loader in combined.flattened]
+        for reference, original, _ in self._clones:
+            clone = reference()
+            if clone is not None:
+                clone.__dict__["dataset"] = original.dataset
+                clone._iterator = None
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """Replaces a method of one object, not of its class, unless somebody has replaced it again by the end."""
+    before = vars(owner).get(name)
+    setattr(owner, name, method)
+    try:
+        yield
+    finally:
+        if vars(owner).get(name) is method:
+            if before is None:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, before)
