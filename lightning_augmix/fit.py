@@ -116,6 +116,13 @@ class Fit:
                 f"dataset ({type(loader.dataset).__name__}) has none: leave `seed=None` and seed with "
                 "`seed_everything(…, workers=True)`."
             )
+        if self._keys.seed is not None and loader.num_workers > 0 and type(loader).__iter__ is not DataLoader.__iter__:
+            raise PlacementError(
+                f"`seed={self._keys.seed}` needs worker processes that load one epoch after the other, and a "
+                f"{type(loader).__name__}, which has an `__iter__` of its own, may have them load ahead: use a "
+                "DataLoader with `persistent_workers=True`, or leave `seed=None` and seed with "
+                "`seed_everything(…, workers=True)`."
+            )
         if self._inject:
             transform = copy.copy(self._transform)
             transform.keys = self._keys.for_loader(self._position)
@@ -167,17 +174,18 @@ class Fit:
         # `max_steps`, and a pass over no batches counts as processed.
         if self._has_batch:
             self._keys.epoch += 1
-            self._keys.used = False
             self._has_batch = False
             # Those of replaced loaders hold on to datasets, which `train_dataloader` may load anew for every loader.
             self._clones = [entry for entry in self._clones if entry[0]() is not None]
 
     def check_batch(self) -> None:
-        """Refuses the first batch of an epoch if no image was augmented for it."""
+        """Refuses the first batch of an epoch if no image was augmented since that of the epoch before."""
         if self._has_batch:
             return
         self._has_batch = True
         if self._keys.used or (self._left_out and not self._clones):
+            # Not at the start of the epoch: loaders that never end have its images made before.
+            self._keys.used = False
             return
         if self._inject:
             reason = (

@@ -11,7 +11,6 @@ import numpy as np
 import PIL.Image
 import torch
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import IterableDataset
 
 from lightning_augmix.dataset_copy import copy_dataset
 from lightning_augmix.keys import KeySource
@@ -264,10 +263,7 @@ def _answering_class(cls: Any) -> Any:
         return answering, (plain, vars(plain).pop(_MAKER))
 
     # `__getitems__` would make several samples in one call; loaders take None for a dataset that has none.
-    own = (
-        {"__iter__": __iter__}
-        if issubclass(cls, IterableDataset)
-        else {"__getitem__": __getitem__, "__getitems__": None}
-    )
-    namespace = {**own, "__reduce_ex__": __reduce_ex__, "__slots__": ()}
+    namespace = {"__getitem__": __getitem__, "__getitems__": None, "__reduce_ex__": __reduce_ex__, "__slots__": ()}
+    if hasattr(cls, "__iter__"):
+        namespace["__iter__"] = __iter__
     return type(cls.__name__, (cls,), {**namespace, "__module__": cls.__module__, "__qualname__": cls.__qualname__})

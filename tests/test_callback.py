@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import CombinedLoader
+from lightning_utilities.core import rank_zero
 from torch.utils.data import DataLoader, IterableDataset, Subset, random_split
 from torchvision import transforms
 
@@ -365,12 +366,12 @@ def test_it_tells_once_where_it_was_inserted(tmp_path):
                 told.append(record)
 
     listener = Listener(logging.INFO)
-    logging.getLogger("lightning.pytorch").addHandler(listener)
+    rank_zero.log.addHandler(listener)  # of the package of Lightning that was imported last
     try:
         run = trainer(AugMixCallback(), root=tmp_path, max_epochs=3, reload_dataloaders_every_n_epochs=1)
         run.fit(Recorder(), datamodule=Data())
     finally:
-        logging.getLogger("lightning.pytorch").removeHandler(listener)
+        rank_zero.log.removeHandler(listener)
     assert [record.levelno for record in told] == [logging.INFO]
     message = told[0].getMessage()
     assert "Dim.transform\n  before: Compose(ToTensor())\n  after:  Compose(AugmentAndMixTransform(" in message

@@ -56,8 +56,8 @@ def digest(img):
     return hashlib.sha256(np.ascontiguousarray(img).tobytes()).hexdigest()[:16]
 
 
-class Recorder(pl.LightningModule):
-    """Records (epoch, index, whether augmented, digest) of every image, by stage."""
+class Recording:
+    """Records (epoch, index, whether augmented, digest) of every image, by stage; to be mixed into a module."""
 
     def __init__(self, loaders=None):
         super().__init__()
@@ -101,6 +101,10 @@ class Recorder(pl.LightningModule):
         return {(epoch, index): image for epoch, index, _, image in self.seen["train"]}
 
 
+class Recorder(Recording, pl.LightningModule):
+    pass
+
+
 def to_tensor():
     return transforms.Compose([transforms.ToTensor()])
 
@@ -110,7 +114,7 @@ def loader(dataset, workers=0, **kwargs):
     return DataLoader(dataset, num_workers=workers, **kwargs)
 
 
-def trainer(*callbacks, root, **kwargs):
+def trainer(*callbacks, root, package=pl, **kwargs):
     defaults = {
         "accelerator": "cpu",
         "devices": 1,
@@ -121,4 +125,4 @@ def trainer(*callbacks, root, **kwargs):
         "enable_model_summary": False,
         "default_root_dir": root,
     }
-    return pl.Trainer(callbacks=list(callbacks), **{**defaults, **kwargs})
+    return package.Trainer(callbacks=list(callbacks), **{**defaults, **kwargs})
