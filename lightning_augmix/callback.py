@@ -68,6 +68,7 @@ class AugMixCallback(pl.Callback):
         TypeError: If an argument is of a kind not named above.
         ValueError: If an argument is out of its range; within a fit, if a Trainer has two AugMix callbacks, if AugMix
             cannot be placed for certain, or if a sample was made without it.
+        RuntimeError: Within a fit, if the Trainer got the callback after its ``setup``, or another Trainer uses it.
 
     Example:
         >>> trainer = pl.Trainer(
@@ -156,29 +157,27 @@ class AugMixCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that every training loader is augmented, and loads for the epoch a resumed run begins with."""
-        if self._fit is not None:
-            self._fit.check_loaders()
-            self._fit.check_epoch()
+        fit = self._fit_of(trainer)
+        fit.check_loaders()
+        fit.check_epoch()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells worker processes the epoch; Lightning iterates over the loaders after this."""
-        if self._fit is not None:
-            self._fit.advance_epoch()
+        self._fit_of(trainer).advance_epoch()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Checks that the first batch of the epoch was made with AugMix."""
         # With `training_step(self, dataloader_iter)` there is no batch before the step.
-        if self._fit is not None and batch is not None:
-            self._fit.check_batch()
+        if batch is not None:
+            self._fit_of(trainer).check_batch()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Checks the same where the step itself fetched the batch."""
-        if self._fit is not None:
-            self._fit.check_batch()
+        self._fit_of(trainer).check_batch()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Undoes everything at the end of a fit."""
@@ -188,6 +187,14 @@ class AugMixCallback(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Undoes everything when a fit fails or is interrupted."""
         self._undo()
+
+    def _fit_of(self, trainer: pl.Trainer) -> Fit:
+        if self._fit is None or self._fit.trainer is not trainer:
+            raise RuntimeError(
+                "AugMixCallback does not augment this fit: it was added after `setup`, or another Trainer uses it at "
+                "the same time. Give each Trainer an AugMixCallback of its own, in `Trainer(callbacks=[…])`."
+            )
+        return self._fit
 
     def _tell(self, report: str) -> None:
         if report not in self._told:

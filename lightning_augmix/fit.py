@@ -45,6 +45,9 @@ class Fit:
         image_key: The callback's image_key.
         on_unsupported: What happens to loaders that cannot be augmented.
         tell: Is given the report of every insertion.
+
+    Attributes:
+        trainer: The Trainer.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Fit:
         on_unsupported: OnUnsupported,
         tell: Callable[[str], None],
     ) -> None:
+        self.trainer = trainer
         self._keys = RunKeys(seed, trainer.global_rank)
         self._transform = transform
         self._inject = inject
@@ -71,7 +75,6 @@ class Fit:
         self._position = 0  # of the next loader, among those that are made together
         self._has_loaders = False
         self._has_batch = False  # in this pass over the data
-        self._trainer = trainer
         self._undone = ExitStack()
         loop = trainer.fit_loop
         self._undone.enter_context(_replaced(loop, "setup_data", partial(self._setup_data, loop.setup_data)))
@@ -80,7 +83,7 @@ class Fit:
             self._undone.callback(setattr, transform, "keys", GeneratorKeys())
 
     def _setup_data(self, setup_data: Callable[[], None]) -> None:
-        strategy = self._trainer.strategy
+        strategy = self.trainer.strategy
         process = partial(self._process_dataloader, strategy.process_dataloader)
         self._position = 0
         with _replaced(strategy, "process_dataloader", process):
@@ -90,7 +93,7 @@ class Fit:
         if self._has_loaders:
             self.advance_epoch()
         else:
-            self._keys.epoch = _first_epoch(self._trainer)
+            self._keys.epoch = _first_epoch(self.trainer)
             self._has_loaders = True
         try:
             dataloader = self._augmented(dataloader)
@@ -103,7 +106,6 @@ class Fit:
     def _augmented(self, loader: object) -> object:
         if not isinstance(loader, DataLoader):
             if not self._inject:
-                self._left_out = True
                 return loader
             raise PlacementError(
                 f"AugMix cannot be placed in a training loader of type {type(loader).__name__}, whose dataset cannot "
@@ -146,9 +148,11 @@ class Fit:
 
     def check_loaders(self) -> None:
         """Refuses training loaders that were made before the callback could augment them."""
-        combined = self._trainer.fit_loop._combined_loader
+        combined = self.trainer.fit_loop._combined_loader
+        if combined is None or self._left_out or not self._inject:
+            return
         augmented = [dataset for _, _, dataset in self._clones]
-        for loader in () if combined is None or self._left_out else combined.flattened:
+        for loader in combined.flattened:
             # By the dataset, because strategies may wrap the loader.
             if not any(getattr(loader, "dataset", None) is dataset for dataset in augmented):
                 self._left_out = True
@@ -160,13 +164,13 @@ class Fit:
 
     def check_epoch(self) -> None:
         """Loads for the epoch that a resumed run begins with."""
-        epoch = _first_epoch(self._trainer)
+        epoch = _first_epoch(self.trainer)
         if self._keys.seed is not None and self._keys.epoch != epoch:
             # The loaders were made in `configure_optimizers`, before the checkpoint told the epoch, and workers may
             # have loaded for the wrong one: iterate anew, as Lightning does at the start of every later epoch.
             self._keys.epoch = epoch
-            assert self._trainer.fit_loop._data_fetcher is not None
-            iter(self._trainer.fit_loop._data_fetcher)
+            assert self.trainer.fit_loop._data_fetcher is not None
+            iter(self.trainer.fit_loop._data_fetcher)
 
     def advance_epoch(self) -> None:
         """Goes on to the next epoch, if batches of this one were seen."""
@@ -189,8 +193,9 @@ class Fit:
             return
         if self._inject:
             reason = (
-                "AugMix was inserted, but a batch was made without it: the loader does not take its samples from its "
-                "dataset. Put the callback's `transform` where the images are made, and pass `inject=False`."
+                "AugMix was inserted, but a batch was made without it: where no other message says why, the loader "
+                "does not take its samples from its dataset. Put the callback's `transform` where the images are "
+                "made, and pass `inject=False`."
             )
         else:
             reason = (
@@ -204,7 +209,7 @@ class Fit:
         """Gives everything back as it was."""
         self._undone.close()
         originals = {id(clone()): original for clone, original, _ in self._clones if clone() is not None}
-        combined = self._trainer.fit_loop._combined_loader
+        combined = self.trainer.fit_loop._combined_loader
         if combined is not None:
             # It may be the user's own, and `trainer.validate(dataloaders=trainer.train_dataloader)` must be clean.
             combined.flattened = [originals.get(id(loader), loader) for loader in combined.flattened]

@@ -263,7 +263,8 @@ def _answering_class(cls: Any) -> Any:
         return answering, (plain, vars(plain).pop(_MAKER))
 
     # `__getitems__` would make several samples in one call; loaders take None for a dataset that has none.
-    namespace = {"__getitem__": __getitem__, "__getitems__": None, "__reduce_ex__": __reduce_ex__, "__slots__": ()}
+    namespace: dict[str, Any] = {"__getitem__": __getitem__, "__getitems__": None, "__reduce_ex__": __reduce_ex__}
     if hasattr(cls, "__iter__"):
         namespace["__iter__"] = __iter__
-    return type(cls.__name__, (cls,), {**namespace, "__module__": cls.__module__, "__qualname__": cls.__qualname__})
+    namespace |= {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__slots__": ()}
+    return type(cls.__name__, (cls,), namespace)

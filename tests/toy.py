@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader, Dataset, random_split
 from torchvision import transforms
 
 #: Levels of a clean image lie in [100, 140); autocontrast stretches them to [0, 255], and half of that is mixed in.
@@ -126,3 +127,44 @@ def trainer(*callbacks, root, package=pl, **kwargs):
         "default_root_dir": root,
     }
     return package.Trainer(callbacks=list(callbacks), **{**defaults, **kwargs})
+
+
+class Data(pl.LightningDataModule):
+    """Train and validation parts of one dataset, as people write it; all four stages share the dataset."""
+
+    def __init__(self, **settings):
+        super().__init__()
+        self.settings = settings
+        self.dataset = Dim(to_tensor(), length=12)
+
+    def setup(self, stage):
+        self.train, self.val = random_split(self.dataset, [8, 4], torch.Generator().manual_seed(0))
+
+    def train_dataloader(self):
+        return loader(self.train, shuffle=True, **self.settings)
+
+    def val_dataloader(self):
+        return loader(self.val, **self.settings)
+
+    test_dataloader = val_dataloader
+
+    def predict_dataloader(self):
+        return loader(self.train, **self.settings)
+
+
+class Scheduled(Recorder):
+    """Has its loaders made in `configure_optimizers`, before the loops know what a checkpoint says."""
+
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches
+        return super().configure_optimizers()
+
+
+class Several(Recorder):
+    """Takes batches of several loaders."""
+
+    def training_step(self, batch, batch_idx):
+        leaves = [leaf for leaf in tree_leaves(batch) if leaf is not None]
+        for images, indices in zip(leaves[::2], leaves[1::2], strict=True):
+            self.record("train", (images, indices))
+        return self.layer(torch.ones(1, 1)).sum()
