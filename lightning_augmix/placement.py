@@ -136,11 +136,13 @@ class Injector:
         if not places:
             return None
         name = type(dataset).__name__
-        if len(places) > 1:
-            attributes = " and ".join(f"`{attribute}`" for attribute in places)
+        pipelines = _pipelines(dataset)
+        possible = [other for other in pipelines if other in places or returns_to_uint8(pipelines[other])]
+        if len(possible) > 1:
+            attributes = " and ".join(f"`{attribute}`" for attribute in possible)
             raise PlacementError(
-                f"{attributes} of {name} show where the image becomes floating-point, and its images may pass through "
-                "one or another"
+                f"{attributes} of {name} show where the image becomes floating-point or uint8, and its images may pass "
+                "through one or another, in any order"
             )
         [(attribute, place)] = places.items()
         before = getattr(dataset, attribute)

@@ -225,6 +225,11 @@ REFUSED = {
         "`first` and `second` of OtherName",
         "OtherName.first: Normalize",
     ),
+    "two pipelines in an order that does not show": (
+        lambda: OtherName(convert=v1.ToTensor(), back=v1.ToPILImage()),
+        "`convert` and `back` of OtherName",
+        "OtherName.convert: ToTensor",
+    ),
     "random": (lambda: Dim(v1.RandomApply([v1.ToTensor()])), "at random", "RandomApply"),
     "slots": (Slots, "a property or a slot", "Slots.transform: Compose"),
     "a property that computes": (Computed, "a property or a slot", "Computed.transform: Compose"),
