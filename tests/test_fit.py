@@ -101,7 +101,7 @@ def test_every_loader_of_several_is_augmented(collection, workers, persistent, t
         run.fit(module, COLLECTIONS[collection](*loaders))
         assert module.fraction("train") == [1.0, 1.0]
         assert len(module.seen["train"]) >= 24
-    assert not any(is_augmented(img) for data in loaders for images, _ in data for img in images)
+    assert not any(is_augmented(data.dataset[index][0]) for data in loaders for index in range(4))
 
 
 def test_several_loaders_share_no_draws_with_a_seed(tmp_path):
@@ -198,8 +198,15 @@ RUNS = {
 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit:UserWarning")
-@pytest.mark.parametrize(("workers", "persistent"), WORKERS)
-@pytest.mark.parametrize("make", [Recorder, Scheduled])
+@pytest.mark.parametrize(
+    ("make", "workers", "persistent"),
+    [
+        (Recorder, 0, False),
+        (Scheduled, 0, False),
+        pytest.param(Recorder, 2, False, marks=pytest.mark.slow),
+        pytest.param(Scheduled, 2, True, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("settings", RUNS)
 def test_every_way_to_run(settings, make, workers, persistent, tmp_path):
     module, data = make(), Data(workers=workers, persistent_workers=persistent, batch_size=2)

@@ -144,7 +144,8 @@ class Data(pl.LightningDataModule):
         return loader(self.train, shuffle=True, **self.settings)
 
     def val_dataloader(self):
-        return loader(self.val, **self.settings)
+        # Workers that only the garbage collector ends keep it waiting for seconds.
+        return loader(self.val, **{**self.settings, "persistent_workers": False})
 
     test_dataloader = val_dataloader
 
