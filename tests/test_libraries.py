@@ -140,18 +140,24 @@ def web(shard):
     return webdataset.WebDataset(shard, shardshuffle=False).decode("pil").to_tuple("png", "cls")
 
 
-@pytest.mark.parametrize("context", [None, *(pytest.param(name, marks=pytest.mark.slow) for name in ("fork", "spawn"))])
-def test_webdataset(context, shard, tmp_path):
-    workers = {"num_workers": 1, "multiprocessing_context": context} if context else {}
-    check_fit(tmp_path, web(shard).map_tuple(v1.PILToTensor(), int), workers, image=0)
-    check_fit(tmp_path, web(shard).map_tuple(v1.ToTensor(), int), workers, image=0, image_key=0)
+@pytest.mark.parametrize("workers", WORKERS)
+def test_webdataset(workers, shard, tmp_path):
+    settings = {"num_workers": min(workers, 1)}  # of one shard
+    check_fit(tmp_path, web(shard).map_tuple(v1.PILToTensor(), int), settings, image=0)
+    check_fit(tmp_path, web(shard).map_tuple(v1.ToTensor(), int), settings, image=0, image_key=0)
     stages = (
         webdataset.SimpleShardList(shard),
         webdataset.tarfile_to_samples(),
         webdataset.decode("torchrgb8"),
         webdataset.to_tuple("png", "cls"),
     )
-    check_fit(tmp_path, webdataset.DataPipeline(*stages), workers, image=0)
+    check_fit(tmp_path, webdataset.DataPipeline(*stages), settings, image=0)
+
+
+@pytest.mark.slow
+def test_webdataset_in_spawned_workers(shard, tmp_path):
+    settings = {"num_workers": 1, "multiprocessing_context": "spawn"}
+    check_fit(tmp_path, web(shard).map_tuple(v1.PILToTensor(), int), settings, image=0, epochs=1)
 
 
 def test_webdataset_with_stages_that_hide_the_image_is_refused(shard, tmp_path):
