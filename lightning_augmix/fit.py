@@ -4,6 +4,7 @@ import copy
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_augmix.injection import clone_dataloader, inject
-from lightning_augmix.keys import GeneratorKeys, RunKeys
+from lightning_augmix.keys import WITHOUT_SEED, RunKeys
 from lightning_augmix.pipeline import PlacementError
-from lightning_augmix.samples import Announced, ImageKey, OnUnsupported, answering
+from lightning_augmix.samples import BY_HAND, Announced, ImageKey, OnUnsupported, answering
 from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = ["Fit"]
@@ -32,6 +33,23 @@ def _first_epoch(trainer: pl.Trainer) -> int:
     total: Any = loop.epoch_progress.total
     has_all_batches = loop.restarting and loop.epoch_loop.batch_progress.is_last_batch
     return int(current.processed) + (has_all_batches and total.started > total.processed)
+
+
+@dataclass(frozen=True)
+class _Clone:
+    """A loader that Lightning was given in place of the user's.
+
+    Attributes:
+        loader: It is held weakly: loaders that Lightning has replaced must end, and with them their worker processes.
+        original: The user's loader.
+        dataset: The augmented dataset.
+        keys: The keys of its AugMix.
+    """
+
+    loader: weakref.ref[DataLoader[Any]]
+    original: DataLoader[Any]
+    dataset: Any
+    keys: RunKeys
 
 
 class Fit:
@@ -68,26 +86,29 @@ class Fit:
         self._image_key = image_key
         self._on_unsupported = on_unsupported
         self._tell = tell
-        # (clone, original loader, augmented dataset). The clones weakly: loaders that Lightning has replaced must end,
-        # and with them their worker processes.
-        self._clones: list[tuple[weakref.ref[DataLoader[Any]], DataLoader[Any], Any]] = []
+        self._clones: list[_Clone] = []
         self._left_out = False  # a loader, because it cannot be augmented
         self._position = 0  # of the next loader, among those that are made together
         self._has_loaders = False
         self._has_batch = False  # in this pass over the data
-        self._undone = ExitStack()
+        self._is_over = False
+        self._to_undo = ExitStack()
         loop = trainer.fit_loop
-        self._undone.enter_context(_replaced(loop, "setup_data", partial(self._setup_data, loop.setup_data)))
+        self._to_undo.enter_context(_replaced(loop, "setup_data", partial(self._setup_data, loop.setup_data)))
         if not inject:
+            self._keys.only_within_samples = True
+            self._to_undo.callback(setattr, transform, "keys", transform.keys)
             transform.keys = self._keys
-            self._undone.callback(setattr, transform, "keys", GeneratorKeys())
 
     def _setup_data(self, setup_data: Callable[[], None]) -> None:
+        if self._is_over:  # and somebody else, who wrapped this, has put it back
+            return setup_data()
         strategy = self.trainer.strategy
         process = partial(self._process_dataloader, strategy.process_dataloader)
         self._position = 0
         with _replaced(strategy, "process_dataloader", process):
             setup_data()
+        return None
 
     def _process_dataloader(self, process: Callable[[object], object], dataloader: object) -> object:
         if self._has_loaders:
@@ -106,40 +127,54 @@ class Fit:
     def _augmented(self, loader: object) -> object:
         if not isinstance(loader, DataLoader):
             if not self._inject:
+                self._keys.only_within_samples = False
                 return loader
             raise PlacementError(
                 f"AugMix cannot be placed in a training loader of type {type(loader).__name__}, whose dataset cannot "
                 "be reached: use a DataLoader, or put the callback's `transform` into its transforms yourself and pass "
                 '`inject=False`; `on_unsupported="warn"` trains without AugMix.'
             )
-        if self._keys.seed is not None and isinstance(loader.dataset, IterableDataset):
-            raise PlacementError(
-                f"`seed={self._keys.seed}` makes the augmentation of a sample depend on its index, and an iterable "
-                f"dataset ({type(loader.dataset).__name__}) has none: leave `seed=None` and seed with "
-                "`seed_everything(…, workers=True)`."
-            )
-        if self._keys.seed is not None and loader.num_workers > 0 and type(loader).__iter__ is not DataLoader.__iter__:
-            raise PlacementError(
-                f"`seed={self._keys.seed}` needs worker processes that load one epoch after the other, and a "
-                f"{type(loader).__name__}, which has an `__iter__` of its own, may have them load ahead: use a "
-                "DataLoader with `persistent_workers=True`, or leave `seed=None` and seed with "
-                "`seed_everything(…, workers=True)`."
-            )
+        # A `CombinedLoader` that the user keeps comes back with the clones that Lightning has put into it.
+        original = next((clone.original for clone in self._clones if clone.dataset is loader.dataset), loader)
+        if self._keys.seed is not None:
+            self._check_for_seed(loader, original.dataset)
+        keys = self._keys
         if self._inject:
+            keys = keys.for_loader(self._position)
             transform = copy.copy(self._transform)
-            transform.keys = self._keys.for_loader(self._position)
+            transform.keys = keys
             injection = inject(
-                loader.dataset, transform, image_key=self._image_key, on_unsupported=self._on_unsupported
+                original.dataset, transform, image_key=self._image_key, on_unsupported=self._on_unsupported
             )
             dataset = injection.dataset
             self._tell(injection.report)
         else:
-            dataset = (
-                answering(loader.dataset, Announced(self._keys)) if self._keys.seed is not None else loader.dataset
-            )
+            dataset = answering(original.dataset, Announced(keys, self._on_unsupported))
         clone = clone_dataloader(loader, dataset)
-        self._clones.append((weakref.ref(clone), loader, dataset))
+        self._clones.append(_Clone(weakref.ref(clone), original, dataset, keys))
         return clone
+
+    def _check_for_seed(self, loader: DataLoader[Any], dataset: Any) -> None:
+        seed = f"`seed={self._keys.seed}`"
+        if isinstance(dataset, IterableDataset):
+            raise PlacementError(
+                f"{seed} makes the augmentation of a sample depend on its index, and an iterable dataset "
+                f"({type(dataset).__name__}) has none: {WITHOUT_SEED}."
+            )
+        if loader.num_workers > 0 and type(loader).__iter__ is not DataLoader.__iter__:
+            raise PlacementError(
+                f"{seed} needs worker processes that load one epoch after the other, and a {type(loader).__name__}, "
+                "which has an `__iter__` of its own, may have them load ahead: use a DataLoader with "
+                f"`persistent_workers=True`, or {WITHOUT_SEED}."
+            )
+        try:
+            len(loader)
+        except TypeError:
+            raise PlacementError(
+                f"{seed} makes the augmentation of a sample depend on the epoch, and the sampler "
+                f"({type(loader.sampler).__name__}) has no length, so epochs may never end: "
+                f"{WITHOUT_SEED}."
+            ) from None
 
     def _refuse(self, message: str) -> None:
         if self._on_unsupported == "raise":
@@ -151,7 +186,7 @@ class Fit:
         combined = self.trainer.fit_loop._combined_loader
         if combined is None or self._left_out or not self._inject:
             return
-        augmented = [dataset for _, _, dataset in self._clones]
+        augmented = [clone.dataset for clone in self._clones]
         for loader in combined.flattened:
             # By the dataset, because strategies may wrap the loader.
             if not any(getattr(loader, "dataset", None) is dataset for dataset in augmented):
@@ -180,44 +215,44 @@ class Fit:
             self._keys.epoch += 1
             self._has_batch = False
             # Those of replaced loaders hold on to datasets, which `train_dataloader` may load anew for every loader.
-            self._clones = [entry for entry in self._clones if entry[0]() is not None]
+            self._clones = [clone for clone in self._clones if clone.loader() is not None]
 
     def check_batch(self) -> None:
         """Refuses the first batch of an epoch if no image was augmented since that of the epoch before."""
         if self._has_batch:
             return
         self._has_batch = True
-        if self._keys.used or (self._left_out and not self._clones):
+        all_keys = [clone.keys for clone in self._clones if clone.loader() is not None]
+        if not all_keys and not self._left_out:
+            all_keys = [self._keys]
+        if all(keys.used for keys in all_keys):
             # Not at the start of the epoch: loaders that never end have its images made before.
-            self._keys.used = False
+            for keys in all_keys:
+                keys.used = False
             return
         if self._inject:
-            reason = (
+            self._refuse(
                 "AugMix was inserted, but a batch was made without it: where no other message says why, the loader "
                 "does not take its samples from its dataset. Put the callback's `transform` where the images are "
                 "made, and pass `inject=False`."
             )
         else:
-            reason = (
-                "With `inject=False` the callback's `transform` is yours to apply, but a batch was made without it: "
-                "put the object itself (`callback.transform`) into the training data's transforms, or leave out "
-                "`inject=False`."
-            )
-        self._refuse(reason)
+            self._refuse(f"A batch was made without AugMix. {BY_HAND}")
 
     def undo(self) -> None:
         """Gives everything back as it was."""
-        self._undone.close()
-        originals = {id(clone()): original for clone, original, _ in self._clones if clone() is not None}
+        self._is_over = True
+        self._to_undo.close()
+        clones = [(clone.loader(), clone.original) for clone in self._clones]
+        originals = {id(loader): original for loader, original in clones if loader is not None}
         combined = self.trainer.fit_loop._combined_loader
         if combined is not None:
             # It may be the user's own, and `trainer.validate(dataloaders=trainer.train_dataloader)` must be clean.
             combined.flattened = [originals.get(id(loader), loader) for loader in combined.flattened]
-        for reference, original, _ in self._clones:
-            clone = reference()
-            if clone is not None:
-                clone.__dict__["dataset"] = original.dataset
-                clone._iterator = None
+        for loader, original in clones:
+            if loader is not None:
+                loader.__dict__["dataset"] = original.dataset
+                loader._iterator = None
 
 
 @contextmanager

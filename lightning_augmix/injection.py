@@ -118,7 +118,7 @@ def clone_dataloader(loader: _L, dataset: Any) -> _L:
         The copy.
 
     Raises:
-        PlacementError: If the loader holds an iterator that it made when it was constructed.
+        PlacementError: If the loader holds an iterator that it made when it was constructed, or computes its dataset.
     """
     for name, value in vars(loader).items():
         if isinstance(value, _BaseDataLoaderIter) and name != "_iterator":
@@ -129,6 +129,11 @@ def clone_dataloader(loader: _L, dataset: Any) -> _L:
     clone = copy.copy(loader)
     # DataLoader refuses assignment to `dataset` after construction, because of its sampler; the copy's is as long.
     clone.__dict__["dataset"] = dataset
+    if clone.dataset is not dataset:
+        raise PlacementError(
+            f"`dataset` of {type(loader).__name__} is a property, so the loader would go on without AugMix: use a "
+            "plain DataLoader."
+        )
     clone._iterator = None
     return clone
 
@@ -173,13 +178,13 @@ def inject(
             apply = partial(augment_field, image_key=image_key)
             report = f"AugMix is applied to the field {image_key!r} of the samples of {name}"
             return Injection(answer(dataset, apply), report)
-        augmented = injector.place(dataset)
-        if augmented is None:
+        placed = injector.place(dataset)
+        if placed is None:
             report = (
                 f"AugMix is applied to the samples of {name}: no transform shows that their image stops being uint8"
             )
             return Injection(answer(dataset, augment_sample), report)
-        return Injection(answer(augmented), "\n".join(injector.report))
+        return Injection(answer(placed), "\n".join(injector.report))
     except PlacementError as error:
         raise PlacementError(f"AugMix cannot be placed in {name}: {error}.\n{remedy}") from None
 

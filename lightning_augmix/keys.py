@@ -1,5 +1,6 @@
 """Where the 64-bit keys of plans come from: torch's generator, or (seed, epoch, sample index)."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["GeneratorKeys", "KeySource", "RunKeys", "Sample", "combine"]
+__all__ = ["WITHOUT_SEED", "GeneratorKeys", "KeySource", "RunKeys", "Sample", "combine"]
+
+#: The remedy where a sample has no index or epoch that its augmentation could depend on.
+WITHOUT_SEED = "leave `seed=None` and seed with `seed_everything(…, workers=True)`"
 
 _MASK = 2**64 - 1
 
@@ -124,6 +128,11 @@ class GeneratorKeys(KeySource):
         return _random_key(self.generator)
 
 
+def _shared(value: int) -> torch.Tensor:
+    shared: torch.Tensor = torch.tensor(value).share_memory_()  # type: ignore[no-untyped-call]
+    return shared
+
+
 def _random_key(generator: torch.Generator | None) -> int:
     device = "cpu" if generator is None else generator.device
     return int(torch.empty((), dtype=torch.int64, device=device).random_(generator=generator))
@@ -149,7 +158,7 @@ class RunKeys(KeySource):
         self.seed = seed
         self.rank = rank
         self._loader = 0
-        self._epoch_and_used = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._epoch, self._used, self._strict = _shared(0), _shared(0), _shared(0)
 
     def __deepcopy__(self, memo: object) -> "RunKeys":
         # A dataset that copies its transforms deeply stays in the run.
@@ -161,40 +170,51 @@ class RunKeys(KeySource):
         Args:
             position: The loader's position, from 0.
         """
-        keys = RunKeys(self.seed, self.rank)
+        keys = copy.copy(self)
+        keys.drawn = 0
         keys._loader = position
-        keys._epoch_and_used = self._epoch_and_used
+        keys._used = _shared(0)
         return keys
 
     @property
     def epoch(self) -> int:
         """The epoch that keys are drawn for."""
-        return int(self._epoch_and_used[0])
+        return int(self._epoch)
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        self._epoch_and_used[0] = epoch
+        self._epoch.fill_(epoch)
 
     @property
     def used(self) -> bool:
         """Whether a key was drawn since this was last set to false, in this process or in a worker."""
-        return bool(self._epoch_and_used[1])
+        return bool(self._used)
 
     @used.setter
     def used(self, used: bool) -> None:
-        self._epoch_and_used[1] = used
+        self._used.fill_(used)
+
+    @property
+    def only_within_samples(self) -> bool:
+        """Whether to draw outside a sample is an error, as it always is with a seed; shared, too."""
+        return self.seed is not None or bool(self._strict)
+
+    @only_within_samples.setter
+    def only_within_samples(self, only: bool) -> None:
+        self._strict.fill_(only)
 
     def _draw(self, sample: Sample | None) -> int:
-        self._epoch_and_used[1] = 1
+        if self.only_within_samples and (sample is None or sample.source is not self):
+            raise RuntimeError(
+                "AugMix was called outside the training dataset: by other data, which must stay clean, in a collate "
+                "function, or in a thread that the dataset started. Apply the transform in the `__getitem__` or "
+                "`__iter__` of the training dataset, and there alone."
+            )
+        self.used = True
         if self.seed is None:
             return combine(_random_key(None), self.rank)
-        if sample is None or sample.index is None:
-            raise RuntimeError(
-                "`seed` makes the augmentation of a sample depend on its index, but AugMix was called outside the "
-                "`__getitem__` of the training data (in a collate function, in a thread that the dataset started, or "
-                "by other data). Apply the transform there, or leave `seed=None` and seed with "
-                "`seed_everything(…, workers=True)`."
-            )
+        assert sample is not None
+        assert sample.index is not None
         # Extending a key by a loader of its own leaves those of a single loader as they are.
         loader = (self._loader,) if self._loader else ()
         return combine(self.seed, self.epoch, sample.index, sample.drawn, *loader)
@@ -207,5 +227,5 @@ class RunKeys(KeySource):
         except (AttributeError, TypeError):
             raise TypeError(
                 f"`seed` makes the augmentation of a sample depend on its index, which must be an integer; the sampler "
-                f"gave {index!r}: leave `seed=None` and seed with `seed_everything(…, workers=True)`."
+                f"gave {index!r}: {WITHOUT_SEED}."
             ) from None

@@ -22,7 +22,9 @@ __all__ = [
     "find_place",
     "has_augmix",
     "insert",
+    "leaves",
     "returns_to_uint8",
+    "takes_or_gives_uint8",
 ]
 
 
@@ -40,6 +42,7 @@ class _Kind(Enum):
 _BARRIERS = (v1.ToTensor, v2.ToTensor, v1.Normalize, v2.Normalize)
 _DTYPE_CHANGES = (v1.ConvertImageDtype, v2.ConvertImageDtype, v2.ToDtype)
 _CONVERSIONS = (v1.PILToTensor, v2.PILToTensor, v2.ToImage, v2.ToPureTensor)
+_OF_PIL_IMAGES = (v1.ToTensor, v2.ToTensor, v1.PILToTensor, v2.PILToTensor)
 _RANDOM_CONTAINERS = (v1.RandomApply, v1.RandomChoice, v1.RandomOrder, v2.RandomApply, v2.RandomChoice, v2.RandomOrder)
 
 
@@ -78,10 +81,10 @@ def find_place(pipeline: Any) -> Place | None:
     """
     steps = list(_steps(pipeline))
     kinds = [_kind(step) for _, step in steps]
-    returned = max((position for position, kind in enumerate(kinds) if kind is _Kind.RETURN), default=0)
+    returned = max((position for position, (_, step) in enumerate(steps) if _takes_or_gives_uint8(step)), default=0)
     position = kinds.index(_Kind.BARRIER, returned) if _Kind.BARRIER in kinds[returned:] else len(steps)
     for _, step in steps[: position + 1]:
-        if isinstance(step, _RANDOM_CONTAINERS) and _Kind.BARRIER in map(_kind, _leaves(step)):
+        if isinstance(step, _RANDOM_CONTAINERS) and _Kind.BARRIER in map(_kind, leaves(step)):
             raise PlacementError(f"{describe(step)} decides at random whether the image becomes floating-point")
     if position == len(steps):
         return None
@@ -109,7 +112,7 @@ def insert(pipeline: Any, place: Place, augmix: AugmentAndMixTransform) -> Any:
 
 def changes_dtype(pipeline: Any) -> bool:
     """Whether a step, perhaps one of several that are chosen at random, makes the image floating-point or uint8."""
-    return any(_kind(leaf) in (_Kind.BARRIER, _Kind.RETURN) for leaf in _leaves(pipeline))
+    return any(_kind(leaf) in (_Kind.BARRIER, _Kind.RETURN) for leaf in leaves(pipeline))
 
 
 def returns_to_uint8(pipeline: Any) -> bool:
@@ -117,11 +120,16 @@ def returns_to_uint8(pipeline: Any) -> bool:
     return any(_kind(step) is _Kind.RETURN for _, step in _steps(pipeline))
 
 
+def takes_or_gives_uint8(pipeline: Any) -> bool:
+    """Whether a step makes the image uint8 again, or shows by what it takes that something before it did."""
+    return any(_takes_or_gives_uint8(step) for _, step in _steps(pipeline))
+
+
 def has_augmix(pipeline: Any) -> bool:
     """Whether a pipeline has a step that applies AugMix, of whatever library."""
     return any(
         isinstance(leaf, AugmentAndMixTransform) or (callable(leaf) and "augmix" in type(leaf).__name__.lower())
-        for leaf in _leaves(pipeline)
+        for leaf in leaves(pipeline)
     )
 
 
@@ -136,6 +144,10 @@ def describe(pipeline: Any) -> str:
     if children is None:
         return " ".join(repr(pipeline).split())
     return f"{type(pipeline).__name__}({', '.join(describe(child) for child in children)})"
+
+
+def _takes_or_gives_uint8(step: Any) -> bool:
+    return isinstance(step, _OF_PIL_IMAGES) or _kind(step) is _Kind.RETURN
 
 
 def _kind(step: Any) -> _Kind:
@@ -180,12 +192,16 @@ def _steps(pipeline: Any, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[in
             yield from _steps(child, (*path, position))
 
 
-def _leaves(pipeline: Any) -> Iterator[Any]:
-    """Every step, also of the containers that choose at random."""
+def leaves(pipeline: Any) -> Iterator[Any]:
+    """Every step, also of the containers that choose at random.
+
+    Args:
+        pipeline: A pipeline or a single transform.
+    """
     for _, step in _steps(pipeline):
         if isinstance(step, _RANDOM_CONTAINERS):
             for choice in step.transforms:
-                yield from _leaves(choice)
+                yield from leaves(choice)
         else:
             yield step
 

@@ -4,8 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch.utils.data import ChainDataset, ConcatDataset, Dataset, StackDataset
-from torchvision.datasets import VisionDataset
+from torch.utils.data import ChainDataset, ConcatDataset, Dataset, StackDataset, TensorDataset
 from torchvision.datasets.vision import StandardTransform
 
 from lightning_augmix.dataset_copy import copy_dataset
@@ -17,9 +16,11 @@ from lightning_augmix.pipeline import (
     find_place,
     has_augmix,
     insert,
+    leaves,
     returns_to_uint8,
+    takes_or_gives_uint8,
 )
-from lightning_augmix.transform import AugmentAndMixTransform
+from lightning_augmix.transform import AugmentAndMixTransform, may_be_image
 
 __all__ = ["Injector", "check_without_augmix", "outline"]
 
@@ -34,6 +35,8 @@ def check_without_augmix(dataset: Any) -> None:
         PlacementError: If one of its transforms is AugMix.
     """
     for _, inner in _walk(dataset):
+        if "augmix" in type(inner).__name__.lower():
+            raise PlacementError(f"{type(inner).__name__} applies AugMix itself, and applying it twice is not AugMix")
         for attribute, pipeline in _pipelines(inner).items():
             if has_augmix(pipeline):
                 raise PlacementError(
@@ -90,7 +93,7 @@ class Injector:
 
     def _placed(self, dataset: Any) -> Any:
         # The first step that leaves uint8 is in the innermost pipeline that has one, unless the image is uint8 again.
-        if any(returns_to_uint8(pipeline) for pipeline in _pipelines(dataset).values()):
+        if any(takes_or_gives_uint8(pipeline) for pipeline in _pipelines(dataset).values()):
             return self._place_own(dataset)
         copied = self._place_within(dataset)
         return self._place_own(dataset) if copied is None else copied
@@ -107,15 +110,16 @@ class Injector:
         if not copies:
             return None
         kind = type(dataset).__name__
-        if len(copies) < len(inner) and not isinstance(dataset, StackDataset):
+        left_out = [child for name, child in inner.items() if name not in copies]
+        if left_out and not (isinstance(dataset, StackDataset) and not any(map(_may_give_images, left_out))):
             raise PlacementError(f"it is clear for some of the datasets in {kind} only")
         if sources > 1 and not isinstance(dataset, ConcatDataset | ChainDataset):
             raise PlacementError(f"several of the datasets in {kind} show where an image becomes floating-point")
-        if not _has_members(dataset) and inner.keys() != {"dataset"} and _places(dataset):
+        if not (_has_members(dataset) or inner.keys() <= _SOURCES) and _may_transform_own_images(dataset):
             names = ", ".join(f"`{name}`" for name in inner)
             raise PlacementError(
-                f"both {kind} and the dataset in its attribute {names} show where the image becomes floating-point, "
-                "and its images may come from either (from that one, if the attribute is `dataset`)"
+                f"both {kind} and the dataset in its attribute {names} have transforms, and its images may come from "
+                f"either (from that one, if the attribute is one of {', '.join(sorted(_SOURCES))})"
             )
         augmented = copy_dataset(dataset)
         if isinstance(dataset, ChainDataset):
@@ -123,7 +127,7 @@ class Injector:
             copies = {name: self._answer(copied) for name, copied in copies.items()}
         if _has_members(dataset):
             members = {**inner, **copies}
-            augmented.datasets = members if isinstance(dataset.datasets, dict) else list(members.values())
+            vars(augmented)["datasets"] = members if isinstance(dataset.datasets, dict) else list(members.values())
         else:
             vars(augmented).update(copies)
         return augmented
@@ -145,6 +149,14 @@ class Injector:
                 "through one or another, in any order"
             )
         [(attribute, place)] = places.items()
+        hidden = [
+            other for other in _transform_attributes(dataset) if other != attribute and not _shows(vars(dataset)[other])
+        ]
+        if "transform" in attribute and hidden:
+            raise PlacementError(
+                f"`{attribute}` of {name} shows where something becomes floating-point, but not whether that is the "
+                f"image, which may pass through `{hidden[0]}` instead"
+            )
         before = getattr(dataset, attribute)
         after = insert(before, place, self._transform)
         self.report.append(
@@ -154,9 +166,51 @@ class Injector:
             raise PlacementError(f"{name}.{attribute} is a property or a slot, not a plain attribute")
         augmented = copy_dataset(dataset)
         vars(augmented)[attribute] = after
-        if attribute == "transform" and isinstance(dataset, VisionDataset):
-            augmented.transforms = StandardTransform(after, dataset.target_transform)
+        both = vars(dataset).get("transforms")
+        if attribute == "transform" and isinstance(both, StandardTransform) and both.transform is before:
+            vars(augmented)["transforms"] = StandardTransform(after, both.target_transform)
         return augmented
+
+
+#: Under these names wrappers keep the dataset that their own images come from.
+_SOURCES = {"dataset", "subset", "base", "ds"}
+
+#: In the names of attributes, what is not the training image's.
+_OTHERS = {"target", "label", "labels", "mask", "masks", "seg", "gt", "depth", "val", "test", "eval", "valid"}
+
+
+def _is_of_images(attribute: str) -> bool:
+    return not _OTHERS & set(attribute.lower().split("_"))
+
+
+def _transform_attributes(dataset: Any) -> list[str]:
+    """The attributes that by their names transform images, and are set."""
+    attributes = vars(dataset) if hasattr(dataset, "__dict__") else {}
+    return [
+        name
+        for name, value in attributes.items()
+        if name.lower().endswith(("transform", "transforms"))
+        and _is_of_images(name)
+        and callable(value)
+        and not isinstance(value, StandardTransform)
+    ]
+
+
+def _may_transform_own_images(dataset: Any) -> bool:
+    shown = {name for name, place in _places(dataset).items() if place.only_normalizes}
+    return any(name not in shown for name in {*_places(dataset), *_transform_attributes(dataset)})
+
+
+def _may_give_images(member: Any) -> bool:
+    """Whether a member of a StackDataset may be one of images."""
+    if isinstance(member, TensorDataset):
+        return any(may_be_image(tensor[0]) for tensor in member.tensors if len(tensor))
+    return isinstance(member, Dataset) or (len(member) > 0 and may_be_image(member[0]))
+
+
+def _shows(pipeline: Any) -> bool:
+    """Whether every step of a pipeline is torchvision's, so that it shows what happens to the image."""
+    return all(type(step).__module__.startswith("torchvision.") for step in leaves(pipeline))
 
 
 def _has_members(dataset: Any) -> bool:
@@ -185,12 +239,15 @@ def _pipelines(dataset: Any) -> dict[str, Any]:
         # VisionDataset's StandardTransform repeats `transform`.
         if static is _ABSENT or isinstance(static, StandardTransform) or (found and static is None):
             continue
-        value = getattr(dataset, name)
+        try:
+            value = getattr(dataset, name)
+        except Exception:  # a property that is not for this dataset
+            continue
         # A property that gives a plain attribute stands for it.
         if not any(value is plain for other, plain in attributes.items() if other != name and plain is not None):
             found[name] = value
     for name, value in attributes.items():
-        if not name.startswith("target") and (changes_dtype(value) or has_augmix(value)):
+        if _is_of_images(name) and (changes_dtype(value) or has_augmix(value)):
             found[name] = value
     return found
 

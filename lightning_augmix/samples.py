@@ -2,22 +2,24 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import PIL.Image
 import torch
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import Dataset
 
-from lightning_augmix.dataset_copy import copy_dataset
+from lightning_augmix.dataset_copy import OURS, copy_dataset
 from lightning_augmix.keys import KeySource
 from lightning_augmix.pipeline import PlacementError
 from lightning_augmix.transform import AugmentAndMixTransform, may_be_image
 
 __all__ = [
+    "BY_HAND",
     "Announced",
     "Augmented",
     "ImageKey",
@@ -68,7 +70,7 @@ def augment_sample(sample: Any, transform: AugmentAndMixTransform) -> Any:
         PlacementError: If the sample has no image or several, or if the image is floating-point.
         ValueError: If the image is of a kind AugMix does not take.
     """
-    images = [entry for entry in tree_leaves(sample) if may_be_image(entry)]
+    images = [entry for entry in tree_leaves(sample) if may_be_image(entry) or _is_float_array(entry)]
     if len(images) != 1:
         raise PlacementError(f"{len(images) or 'no'} entries of the sample may be images, and AugMix takes one")
     image = images[0]
@@ -77,6 +79,10 @@ def augment_sample(sample: Any, transform: AugmentAndMixTransform) -> Any:
             f"the image of the sample is {image.dtype}, and no transform that can be seen shows where it became so"
         )
     return transform(sample)
+
+
+def _is_float_array(entry: Any) -> bool:
+    return isinstance(entry, np.ndarray) and entry.ndim == 3 and np.issubdtype(entry.dtype, np.floating)
 
 
 def augment_field(sample: Any, transform: AugmentAndMixTransform, image_key: ImageKey) -> Any:
@@ -111,38 +117,73 @@ def augment_field(sample: Any, transform: AugmentAndMixTransform, image_key: Ima
 class SampleMaker(Protocol):
     """Stands between a dataset and what it makes its samples with."""
 
+    @property
+    def keys(self) -> KeySource:
+        """Is told which sample is being made."""
+
     def make(self, index: Any, load: Callable[[], Any]) -> Any:
-        """Makes the sample of an index."""
-
-    def iterate(self, start: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-        """Makes the samples of an iterable dataset."""
+        """Makes the sample of an index; ``None`` for the next of an iterable dataset."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Announced:
-    """Announces the index of each sample to the keys of AugMix.
+    """Sees to it that each sample is augmented by the AugMix that the user put in by hand.
 
     Attributes:
-        keys: The keys.
+        keys: The keys of that AugMix.
+        on_unsupported: Whether a sample that was made without it is an error or a warning.
     """
 
     keys: KeySource
+    on_unsupported: OnUnsupported
 
     def make(self, index: Any, load: Callable[[], Any]) -> Any:
-        """Makes the sample of an index."""
-        if self.keys.is_making_sample():
-            return load()
-        with self.keys.sample(index):
-            return load()
+        """Makes the sample of an index.
 
-    def iterate(self, start: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-        """Makes the samples of an iterable dataset, which have no index."""
-        return start()
+        Args:
+            index: The index that the loader asks the dataset for; iterable datasets have none, and may read ahead.
+            load: Makes the sample in the dataset's own way.
+
+        Returns:
+            The sample.
+
+        Raises:
+            PlacementError: If it was made without AugMix.
+        """
+        with self.keys.sample(index) as made:
+            sample = load()
+            if index is not None and made.drawn == 0:
+                refuse(f"a sample was made without it. {BY_HAND}", self.on_unsupported)
+            return sample
 
 
-@dataclass
+#: What `inject=False` asks of the user.
+BY_HAND = (
+    "With `inject=False` the callback's `transform` is yours to apply: put the object itself (`callback.transform`) "
+    "into the transforms of all training data, or leave out `inject=False`."
+)
+
+
+def refuse(reason: str, on_unsupported: OnUnsupported, cause: Exception | None = None) -> None:
+    """Raises, or warns, that a sample was made without AugMix.
+
+    Args:
+        reason: Why, and what to do.
+        on_unsupported: Whether to raise or to warn.
+        cause: The error behind it.
+
+    Raises:
+        PlacementError: If ``on_unsupported`` is ``"raise"``.
+    """
+    message = f"AugMix was not applied: {reason}"
+    if on_unsupported == "raise":
+        raise PlacementError(message) from cause
+    warnings.warn(message, stacklevel=3)
+
+
+@dataclass(frozen=True)
 class Augmented:
-    """Sees to it that each sample is augmented, once.
+    """Sees to it that each sample is augmented.
 
     Attributes:
         transform: The AugMix that is in the dataset's transforms, or that is applied to the samples.
@@ -156,12 +197,18 @@ class Augmented:
     remedy: str
     on_unsupported: OnUnsupported
 
-    def make(self, index: Any, load: Callable[[], Any]) -> Any:
+    @property
+    def keys(self) -> KeySource:
+        """Is told which sample is being made."""
+        return self.transform.keys
+
+    def make(self, index: Any, load: Callable[[], Any], drawn: int | None = None) -> Any:
         """Makes the sample of an index.
 
         Args:
             index: The index that the loader asks the dataset for.
             load: Makes the sample in the dataset's own way.
+            drawn: Keys that had been drawn before the dataset could begin; ``None`` for those drawn now.
 
         Returns:
             The sample, augmented.
@@ -169,36 +216,8 @@ class Augmented:
         Raises:
             PlacementError: If it is not certain that the image was augmented once.
         """
-        keys = self.transform.keys
-        # A dataset may answer for one sample with another of its own, for instance where a file cannot be read.
-        return load() if keys.is_making_sample() else self._checked(index, load, keys.drawn)
-
-    def iterate(self, start: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-        """Makes the samples of an iterable dataset.
-
-        It may have read ahead, and may make several samples of one image, so one key has to be drawn by the first.
-
-        Args:
-            start: Makes the dataset's own iterator.
-
-        Yields:
-            The samples, augmented.
-
-        Raises:
-            PlacementError: If it is not certain that the images were augmented once.
-        """
-        drawn = self.transform.keys.drawn
-        iterator = start()
-        while True:
-            try:
-                sample = self._checked(None, partial(next, iterator), drawn)
-            except StopIteration:
-                return
-            yield sample
-
-    def _checked(self, index: Any, load: Callable[[], Any], drawn: int) -> Any:
-        keys = self.transform.keys
-        with keys.sample(index) as made:
+        drawn = self.keys.drawn if drawn is None else drawn
+        with self.keys.sample(index) as made:
             sample = load()
             try:
                 if made.foreign:
@@ -206,20 +225,15 @@ class Augmented:
                 if self.apply is not None:
                     return self.apply(sample, self.transform)
                 # Not `made.drawn`: the dataset may transform in a thread of its own.
-                if keys.drawn == drawn:
+                if self.keys.drawn == drawn:
                     raise PlacementError(
                         "a sample was made without it, because the dataset does not call the transform it holds (it "
                         "may keep a reference to the original, or a cache of transformed samples)"
                     )
             except (TypeError, ValueError) as error:
-                self._refuse(error)
+                cause = None if isinstance(error, PlacementError) else error
+                refuse(f"{str(error).removesuffix('.')}.\n{self.remedy}", self.on_unsupported, cause)
             return sample
-
-    def _refuse(self, error: Exception) -> None:
-        message = f"AugMix was not applied: {str(error).removesuffix('.')}.\n{self.remedy}"
-        if self.on_unsupported == "raise":
-            raise PlacementError(message) from (None if isinstance(error, PlacementError) else error)
-        warnings.warn(message, stacklevel=2)
 
 
 def answering(dataset: _D, maker: SampleMaker) -> _D:
@@ -238,33 +252,44 @@ def answering(dataset: _D, maker: SampleMaker) -> _D:
     Raises:
         PlacementError: If the type does not allow it.
     """
-    copied = copy_dataset(dataset)
+    copied = copy_dataset(dataset, _answering)
     vars(copied)[_MAKER] = maker
-    cls: Any = type(dataset)
-    copied.__class__ = _answering_class(cls)
     return copied
 
 
-_MAKER = "_augmix_sample_maker"
+_MAKER = f"{OURS}sample_maker"
 
 
-@cache
-def _answering_class(cls: Any) -> Any:
+def _answering(cls: Any) -> dict[str, Any]:
+    has_getitem = getattr(cls, "__getitem__", None) not in (None, Dataset.__getitem__)
+
+    def load(self: Any, index: Any) -> Any:
+        return cls.__getitem__(self, index) if has_getitem else cls.__getitems__(self, [index])[0]
+
+    # A dataset may answer for one sample with others of its own, for instance where a file cannot be read.
+
     def __getitem__(self: Any, index: Any) -> Any:  # noqa: N807
-        return vars(self)[_MAKER].make(index, partial(cls.__getitem__, self, index))
+        maker = vars(self)[_MAKER]
+        if maker.keys.is_making_sample():
+            return load(self, index)
+        return maker.make(index, partial(load, self, index))
+
+    def __getitems__(self: Any, indices: Any) -> Any:  # noqa: N807
+        if vars(self)[_MAKER].keys.is_making_sample():
+            return cls.__getitems__(self, indices)
+        return [self[index] for index in indices]
 
     def __iter__(self: Any) -> Any:  # noqa: N807
-        return vars(self)[_MAKER].iterate(partial(cls.__iter__, self))
+        maker = vars(self)[_MAKER]
+        # An iterable dataset may read ahead, and may make several samples of one image: one key by the first sample.
+        make = partial(maker.make, drawn=maker.keys.drawn) if isinstance(maker, Augmented) else maker.make
+        iterator = cls.__iter__(self)
+        while True:
+            try:
+                sample = make(None, partial(next, iterator))
+            except StopIteration:
+                return
+            yield sample
 
-    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # noqa: N807
-        # The type made here cannot be imported by a worker process; the dataset's own can, in its own way.
-        plain = copy_dataset(self)
-        plain.__class__ = cls
-        return answering, (plain, vars(plain).pop(_MAKER))
-
-    # `__getitems__` would make several samples in one call; loaders take None for a dataset that has none.
-    namespace: dict[str, Any] = {"__getitem__": __getitem__, "__getitems__": None, "__reduce_ex__": __reduce_ex__}
-    if hasattr(cls, "__iter__"):
-        namespace["__iter__"] = __iter__
-    namespace |= {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__slots__": ()}
-    return type(cls.__name__, (cls,), namespace)
+    methods = {"__getitem__": __getitem__, "__getitems__": __getitems__, "__iter__": __iter__}
+    return {name: method for name, method in methods.items() if name == "__getitem__" or hasattr(cls, name)}

@@ -97,6 +97,27 @@ class Reference(Dim):
         self.reference = Dim(transform)
 
 
+class Kept(Dataset):
+    """Keeps a dataset under a name of its own, and a transform for what comes out of it."""
+
+    def __init__(self, transform, **datasets):
+        vars(self).update(datasets)
+        self.transform = transform
+        self.length = 6
+
+    def __getitem__(self, index):
+        [inner] = [value for value in vars(self).values() if isinstance(value, Dataset)]
+        img, target = inner[index]
+        return self.transform(img), target
+
+    def __len__(self):
+        return 6
+
+
+class MyAugMixDataset(Wrapped):
+    pass
+
+
 class Pair(Dataset):
     def __init__(self, images, others):
         self.images = images
@@ -144,9 +165,9 @@ class Computed(Dim):
 class OtherName(Dataset):
     """Holds its transforms under names of its own, and calls one after the other."""
 
-    def __init__(self, **steps):
+    def __init__(self, only=None, **steps):
         vars(self).update(steps)
-        self.steps = list(steps)
+        self.steps = only or list(steps)
 
     def __getitem__(self, index):
         img = dim_image(index)

@@ -7,12 +7,14 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from lightning_utilities.core import rank_zero
+from torch.utils.data import ConcatDataset
 from torchvision import transforms
 
 from kinds import Plain
 from lightning_augmix import AugMixCallback
+from lightning_augmix.keys import GeneratorKeys
 from lightning_augmix.pipeline import PlacementError
-from toy import CERTAIN, Data, Dim, Recorder, is_augmented, loader, trainer
+from toy import CERTAIN, Data, Dim, Recorder, is_augmented, loader, to_tensor, trainer
 
 WORKERS = [{}, pytest.param({"workers": 1, "persistent_workers": True}, marks=pytest.mark.slow)]
 
@@ -114,9 +116,38 @@ def test_the_transform_put_in_by_hand_works_outside_of_fits(tmp_path):
 @pytest.mark.parametrize("seed", [None, 1])
 def test_the_transform_that_was_not_put_in_is_an_error(seed, tmp_path):
     module = Recorder()
-    with pytest.raises(PlacementError, match=r"yours to apply.*`callback.transform`.*leave out `inject=False`"):
+    with pytest.raises(PlacementError, match=r"yours to apply.*\(`callback.transform`\).*leave out `inject=False`"):
         trainer(AugMixCallback(seed=seed, inject=False), root=tmp_path).fit(module, datamodule=Data())
     assert not module.seen["train"]
+
+
+class Shared(Data):
+    """Training and validation parts of one dataset that the transform was put into by hand."""
+
+    def __init__(self, transform, **settings):
+        super().__init__(**settings)
+        self.dataset = Dim(Hidden(transform), length=12)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_the_transform_put_into_validation_data_is_an_error(workers, tmp_path):
+    callback = AugMixCallback(inject=False)
+    with pytest.raises(RuntimeError, match="AugMix was called outside the training dataset"):
+        trainer(callback, root=tmp_path).fit(Recorder(), datamodule=Shared(callback.transform, **workers))
+
+
+def test_the_transform_put_into_a_part_of_the_training_data_is_an_error(tmp_path):
+    callback = AugMixCallback(inject=False)
+    data = ConcatDataset([Dim(Hidden(callback.transform)), Dim(to_tensor())])
+    with pytest.raises(PlacementError, match="a sample was made without it"):
+        trainer(callback, root=tmp_path).fit(Recorder(), loader(data))
+
+
+def test_the_keys_that_the_transform_had_are_back_after_the_fit(tmp_path):
+    callback = AugMixCallback(inject=False)
+    callback.transform.keys = keys = GeneratorKeys(torch.Generator())
+    trainer(callback, root=tmp_path).fit(Recorder(), datamodule=ByHand(callback.transform))
+    assert callback.transform.keys is keys
 
 
 # ---- Messages -------------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def test_with_a_seed_keys_depend_on_seed_epoch_index_and_count_alone():
 
 def test_with_a_seed_a_draw_outside_a_sample_or_in_another_thread_is_an_error():
     keys = RunKeys(1, 0)
-    with pytest.raises(RuntimeError, match="outside the `__getitem__`"):
+    with pytest.raises(RuntimeError, match="outside the training dataset"):
         keys.draw()
     errors = []
 

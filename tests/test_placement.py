@@ -24,6 +24,8 @@ from kinds import (
     Computed,
     Delegating,
     DimVision,
+    Kept,
+    MyAugMixDataset,
     OtherName,
     Pair,
     Plain,
@@ -52,6 +54,10 @@ def augmix():
 
 def to_array(img):
     return np.array(img)
+
+
+def to_pil(img):
+    return v1.functional.to_pil_image(img)
 
 
 def uint8_tensor(img):
@@ -117,6 +123,15 @@ PLACEABLE = {
     "transforms under another name": lambda: OtherName(preprocess=TO_TENSOR),
     "several under other names": lambda: OtherName(crop=v1.CenterCrop(8), to_tensor=v1.ToTensor(), norm=NORMALIZE),
     "a property of an attribute": lambda: Property(TO_TENSOR),
+    "a pipeline that takes PIL images": lambda: Reference(TO_TENSOR),
+    "a PIL image again, unseen": lambda: Dim(
+        v1.Compose([v1.ToTensor(), v1.Lambda(to_pil), v1.CenterCrop(8), v1.ToTensor()])
+    ),
+    "a PIL image again, unseen, outside": lambda: Wrapped(Dim(v1.ToTensor()), v1.Compose([to_pil, TO_TENSOR])),
+    "pipelines of others beside it": lambda: OtherName(
+        transform=TO_TENSOR, mask_transform=v1.ToTensor(), only=["transform"]
+    ),
+    "a wrapper that normalises": lambda: Kept(subset=Dim(TO_TENSOR), transform=NORMALIZE),
     "a tensor pipeline": lambda: OtherName(read=uint8_tensor, transform=v2.ToDtype(torch.float32, scale=True)),
     "[0, 1] before Normalize": lambda: OtherName(read=v1.functional.to_tensor, transform=NORMALIZE),
 }
@@ -211,9 +226,9 @@ REFUSED = {
         "Dim.transform: None",
     ),
     "two pipelines, one of a dataset that may be anything": (
-        lambda: Reference(TO_TENSOR),
+        lambda: Reference(v2.ToDtype(torch.float32, scale=True)),
         "both Reference and the dataset in its attribute `reference`",
-        "Reference.transform: Compose",
+        "Reference.transform: ToDtype",
     ),
     "two pipelines of one dataset": (
         lambda: OtherName(weak=TO_TENSOR, strong=JOINT),
@@ -229,6 +244,26 @@ REFUSED = {
         lambda: OtherName(convert=v1.ToTensor(), back=v1.ToPILImage()),
         "`convert` and `back` of OtherName",
         "OtherName.convert: ToTensor",
+    ),
+    "a mask beside a hidden image": (
+        lambda: StackDataset(image=Dim(v1.functional.to_tensor), mask=Dim(TO_TENSOR)),
+        "some of the datasets in StackDataset",
+        "StackDataset",
+    ),
+    "another dataset beside a hidden image": (
+        lambda: Kept(backgrounds=Dim(TO_TENSOR), transform=v1.functional.to_tensor),
+        "its attribute `backgrounds` have transforms",
+        "Kept.transform: <function to_tensor",
+    ),
+    "another transform beside a hidden one": (
+        lambda: OtherName(img_transform=to_array, aug_transform=TO_TENSOR),
+        "may pass through `img_transform` instead",
+        "OtherName.aug_transform",
+    ),
+    "a dataset of AugMix": (
+        lambda: MyAugMixDataset(Dim(TO_TENSOR)),
+        "MyAugMixDataset applies AugMix itself",
+        "Dim.transform: Compose",
     ),
     "random": (lambda: Dim(v1.RandomApply([v1.ToTensor()])), "at random", "RandomApply"),
     "slots": (Slots, "a property or a slot", "Slots.transform: Compose"),
@@ -272,6 +307,11 @@ def test_what_is_not_certain_is_refused_with_the_data_and_the_remedy(case, augmi
 
 #: What only the samples show.
 REFUSED_AT_THE_SAMPLE = {
+    "a mask's pipeline beside a hidden image": (
+        lambda: OtherName(read=v1.functional.to_tensor, mask_transform=TO_TENSOR, only=["read"]),
+        "torch.float32",
+        "OtherName",
+    ),
     "a function that makes floats": (lambda: Dim(v1.functional.to_tensor), "torch.float32", "Dim.transform: <function"),
     "a function that makes floats, inside": (
         lambda: Wrapped(Dim(v1.functional.to_tensor), v1.CenterCrop(8)),

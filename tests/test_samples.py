@@ -140,7 +140,8 @@ def test_it_is_of_the_type_of_the_dataset_with_its_attributes(augmix):
     assert len(dataset) == dataset.length == 6
     dataset.length = 3
     assert len(dataset) == 3
-    assert not augment_dataset(Subset(Dim(None), [1]), augmix).__getitems__
+    assert not hasattr(dataset, "__getitems__")
+    assert is_augmented(augment_dataset(Subset(Dim(None), [1]), augmix).__getitems__([0])[0][0])
 
 
 class OwnPickle(Dim):
@@ -169,9 +170,56 @@ def test_batches_of_indices_make_batches_of_images(augmix):
         assert all(is_augmented(img) for img in batch)
 
 
+def announced(dataset, keys, on_unsupported="raise"):
+    return answering(dataset, Announced(keys, on_unsupported))
+
+
 def test_announced_samples_have_the_keys_of_their_index(seeded):
-    dataset = answering(Plain(lambda img, index: seeded(img)), Announced(seeded.keys))
+    dataset = announced(Plain(lambda img, index: seeded(img)), seeded.keys)
     assert dataset[3] == dataset[3] != dataset[4]
-    retrying = answering(Retrying(seeded), Announced(seeded.keys))
+    retrying = announced(Retrying(seeded), seeded.keys)
     assert np.array_equal(retrying[2][0], retrying[2][0])
-    assert len(list(answering(PlainStream(lambda img, index: img), Announced(seeded.keys)))) == 6
+
+
+def test_announced_samples_without_augmix_are_an_error_or_a_warning():
+    keys = RunKeys(None, 0)
+    with pytest.raises(PlacementError, match=r"(?s)made without it.*`callback.transform`"):
+        announced(Plain(lambda img, index: img), keys)[0]
+    with pytest.warns(UserWarning, match="made without it"):
+        announced(Plain(lambda img, index: img), keys, "warn")[0]
+    assert len(list(announced(PlainStream(lambda img, index: img), keys))) == 6
+
+
+class Batched(Dim):
+    """Makes samples in batches, and one alone as a batch of one."""
+
+    def __getitem__(self, index):
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices):
+        return [Dim.__getitem__(self, index) for index in indices]
+
+
+class OnlyBatched(torch.utils.data.Dataset):
+    def __init__(self, transform):
+        self.transform = transform
+
+    def __getitems__(self, indices):
+        return [(self.transform(dim_image(index)), index) for index in indices]
+
+    def __len__(self):
+        return 6
+
+
+@pytest.mark.parametrize("kind", [Batched, OnlyBatched])
+def test_datasets_that_make_batches(kind, augmix):
+    dataset = augment_dataset(kind(to_tensor()), augmix)
+    assert is_augmented(dataset[1][0])
+    for images, _ in DataLoader(dataset, batch_size=4):
+        assert all(is_augmented(img) for img in images)
+
+
+def test_a_float_array_may_be_the_image_that_a_mask_belongs_to(augmix):
+    data = Plain(lambda img, index: (np.array(img, dtype=np.float32), np.zeros((12, 10), np.uint8)))
+    with pytest.raises(PlacementError, match="2 entries of the sample"):
+        augment_dataset(data, augmix)[0]
