@@ -25,7 +25,8 @@ class Pixels(Generic[_T]):
     """An image, or a batch of images, as the engines take it.
 
     Attributes:
-        array: uint8 ``[N, H, W]`` or ``[N, H, W, 3]``, C-contiguous; N is 1 for a single image. Never written to.
+        array: uint8 ``[N, H, W]``, ``[N, H, W, 3]``, or from Pillow ``[N, H, W, 4]`` with padding behind red, green and
+            blue; C-contiguous; N is 1 for a single image. Never written to.
         is_batch: Whether a batch was given.
         restore: Turns an array of this shape into the type, dtype, shape and device that were given.
         copy: Makes a copy of what was given, floating-point values unrounded.
@@ -75,7 +76,11 @@ def _from_pil(img: Image.Image) -> Pixels[Any]:
         raise _error(ValueError, f"a PIL image of mode {img.mode}", "convert it with `img.convert('RGB')`")
     if 0 in img.size:
         raise _error(ValueError, f"an empty PIL image of size {img.size}", "remove empty images from the data")
-    return Pixels(np.asarray(img)[None], False, lambda array: Image.fromarray(array[0]), img.copy)
+    if img.mode == "L":
+        return Pixels(np.asarray(img)[None], False, lambda array: Image.fromarray(array[0]), img.copy)
+    # Pillow's own layout, to which and from which it copies several times as fast as to `[H, W, 3]`.
+    array = np.frombuffer(img.tobytes("raw", "RGBX"), np.uint8).reshape(1, img.height, img.width, 4)
+    return Pixels(array, False, lambda array: Image.frombytes("RGB", img.size, array, "raw", "RGBX"), img.copy)
 
 
 def _from_array(img: NDArray[Any]) -> Pixels[Any]:

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from lightning_augmix.engines import select_engine
 from lightning_augmix.pipeline import PlacementError
 from lightning_augmix.placement import Injector, check_without_augmix, outline
-from lightning_augmix.plan import draw_plan
 from lightning_augmix.samples import (
     Augmented,
     ImageKey,
@@ -164,7 +164,7 @@ def inject(
     if not isinstance(transform, AugmentAndMixTransform):
         raise TypeError(f"Expected argument `transform` to be an AugmentAndMixTransform; got {transform!r}.")
     check_image_key(image_key)
-    draw_plan(0, (1, 1), transform.hyperparameters)  # compiles the sampler here, and not in every worker process
+    select_engine(transform.engine).prepare()
     name = type(dataset).__name__
     remedy = f"The data it saw:\n{outline(dataset)}\n{_REMEDY}"
 

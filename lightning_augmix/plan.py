@@ -88,6 +88,12 @@ class AugMixPlan:
         self._require_one_image("mixing_weight")
         return float(self.weights[0])
 
+    def as_batch(self) -> "AugMixPlan":
+        """This, or a batch of one where it is the plan of one image."""
+        if self.is_batch:
+            return self
+        return AugMixPlan(self.image_size, self.operations[None], self.parameters[None], self.weights[None])
+
     def __len__(self) -> int:
         if not self.is_batch:
             raise TypeError("The plan of one image has no length; a batch of plans, from an array of keys, has.")

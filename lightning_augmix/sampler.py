@@ -6,13 +6,12 @@ the last bit.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_augmix.compiled import compiled
 from lightning_augmix.operations import OPERATIONS, Operation
 
 __all__ = ["NO_OPERATION", "draw", "sampling_table"]
@@ -47,35 +46,25 @@ def sampling_table(operations: Sequence[Operation]) -> NDArray[np.float64]:
     return table
 
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def _compiled(function: _F) -> _F:
-    try:
-        return cast("_F", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-    except RuntimeError:  # nowhere to keep machine code: a read-only installation and no home folder
-        return cast("_F", numba.njit(nogil=True, error_model="numpy")(function))
-
-
 _LN2 = math.log(2.0)
 _SQRT_HALF = math.sqrt(0.5)
 
 
-@_compiled
+@compiled
 def _mix(z: np.uint64) -> np.uint64:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.uint64(z ^ (z >> np.uint64(31)))
 
 
-@_compiled
+@compiled
 def _uniform(state: np.uint64) -> tuple[float, np.uint64]:
     """A number in the open interval (0, 1), exactly (k + ½) / 2⁵² with k uniform, and the next state."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
     return (np.float64(_mix(state) >> np.uint64(12)) + 0.5) * 2.0**-52, state
 
 
-@_compiled
+@compiled
 def _log(x: float) -> float:
     mantissa, exponent = math.frexp(x)
     if mantissa < _SQRT_HALF:
@@ -87,7 +76,7 @@ def _log(x: float) -> float:
     return exponent * _LN2 + 2.0 * s * total
 
 
-@_compiled
+@compiled
 def _exp(x: float) -> float:
     if x < -700.0:
         return 0.0
@@ -98,7 +87,7 @@ def _exp(x: float) -> float:
     return math.ldexp(total, int(exponent))
 
 
-@_compiled
+@compiled
 def _log_gamma_variate(alpha: float, state: np.uint64) -> tuple[float, np.uint64]:
     """The logarithm of a Gamma(alpha) variate for alpha ≥ 1 (Marsaglia, Tsang: "A simple method …", 2000)."""
     d = alpha - 1.0 / 3.0
@@ -120,7 +109,7 @@ def _log_gamma_variate(alpha: float, state: np.uint64) -> tuple[float, np.uint64
             return _log(d) + _log(cube), state
 
 
-@_compiled
+@compiled
 def _dirichlet(alpha: float, out: NDArray[np.float32], state: np.uint64) -> np.uint64:
     """Fills ``out`` with symmetric Dirichlet weights, from logarithms, so that no alpha underflows to 0/0."""
     logs = np.empty(out.size, np.float64)
@@ -143,7 +132,7 @@ def _dirichlet(alpha: float, out: NDArray[np.float32], state: np.uint64) -> np.u
     return state
 
 
-@_compiled
+@compiled
 def draw(
     keys: NDArray[np.uint64],
     table: NDArray[np.float64],

@@ -69,14 +69,16 @@ def test_pillow_simd_differs_from_pillow_by_one_level_of_color_and_nothing_else(
 
 
 def test_the_output_is_writeable_and_its_own():
-    image = np.full((3, 4), 9, np.uint8)
+    images = np.full((1, 3, 4), 9, np.uint8)
     for severity in (0, 3):
-        output = pillow.apply(image, sample_plan(0, (3, 4), severity=severity))
+        output = pillow.apply(images, sample_plan([0], (3, 4), severity=severity))
         assert output.flags.writeable
-        assert not np.shares_memory(output, image)
+        assert not np.shares_memory(output, images)
 
 
 def test_an_unknown_engine_is_an_error_that_names_those_there_are():
     for name in ("cuda", ["pillow"]):
-        with pytest.raises(ValueError, match=r"`engine` to be one of: auto, pillow; got .*(cuda|pillow).*use 'auto'"):
+        with pytest.raises(
+            ValueError, match=r"`engine` to be one of: auto, numba, pillow; got .*(cuda|pillow).*use 'auto'"
+        ):
             select_engine(name)

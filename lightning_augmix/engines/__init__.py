@@ -1,35 +1,58 @@
-"""Engines apply plans. All of them give the bytes of the reference, ``pillow``."""
+"""Engines draw and apply plans. All of them give the bytes of the reference, ``pillow``."""
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_augmix.engines import pillow
+from lightning_augmix.engines import numba, pillow
+from lightning_augmix.hyperparameters import Hyperparameters
 from lightning_augmix.plan import AugMixPlan
 
 __all__ = ["Engine", "select_engine"]
 
-#: Applies the plan of one image to a uint8 array ``[H, W]`` or ``[H, W, 3]``.
-Engine: TypeAlias = Callable[[NDArray[np.uint8], AugMixPlan], NDArray[np.uint8]]
 
-_ENGINES: Mapping[str, Engine] = {"pillow": pillow.apply}
+class Engine(Protocol):
+    """What a module has that is an engine.
+
+    Images are uint8 arrays, C-contiguous and never written to: ``[N, H, W]``, ``[N, H, W, 3]``, or ``[N, H, W, 4]``
+    with padding behind red, green and blue, as Pillow keeps them. Results are new arrays of the same shape, their
+    padding of any value.
+    """
+
+    def is_prepared(self) -> bool:
+        """Whether :meth:`prepare` has nothing to compile that takes long."""
+
+    def prepare(self) -> None:
+        """Compiles what there is to compile, so that worker processes do not each do so."""
+
+    def apply(self, images: NDArray[np.uint8], plan: AugMixPlan) -> NDArray[np.uint8]:
+        """Applies a batch of plans, one to each image."""
+
+    def augment(
+        self, images: NDArray[np.uint8], keys: NDArray[np.uint64], hyperparameters: Hyperparameters
+    ) -> NDArray[np.uint8]:
+        """Draws a plan for each image from its key and applies it."""
+
+
+_ENGINES: Mapping[str, Engine] = {"numba": numba, "pillow": pillow}
 
 
 def select_engine(engine: str) -> Engine:
     """Returns the engine of a name.
 
     Args:
-        engine: ``"pillow"``, or ``"auto"`` for the fastest that serves the input.
+        engine: ``"numba"``, ``"pillow"``, or ``"auto"`` for the fastest: ``numba``, at every size from 32×32 to 384×384
+            (`augmix-bench`).
 
     Returns:
-        The function that applies plans.
+        The engine.
 
     Raises:
         ValueError: If there is no such engine.
     """
-    name = "pillow" if engine == "auto" else engine
+    name = "numba" if engine == "auto" else engine
     if not isinstance(name, str) or name not in _ENGINES:
         permitted = ", ".join(("auto", *_ENGINES))
         raise ValueError(f"Expected argument `engine` to be one of: {permitted}; got {engine!r} (use 'auto').")

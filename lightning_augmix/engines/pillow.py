@@ -1,4 +1,4 @@
-"""The reference engine: one image at a time, every operation by the Pillow function that defines it."""
+"""The reference engine: every operation by the Pillow function that defines it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,27 +7,62 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
+from lightning_augmix.hyperparameters import Hyperparameters, validate
 from lightning_augmix.mixing import mix
-from lightning_augmix.plan import AugMixPlan, Chain
+from lightning_augmix.plan import AugMixPlan, Chain, draw_plan
 
-__all__ = ["apply"]
+__all__ = ["apply", "augment", "is_prepared", "prepare"]
 
 
-def apply(image: NDArray[np.uint8], plan: AugMixPlan) -> NDArray[np.uint8]:
-    """Applies the plan of one image with Pillow or Pillow-SIMD.
+def is_prepared() -> bool:
+    """Whether there is nothing to wait for: the sampler alone compiles in a second or two."""
+    return True
+
+
+def prepare() -> None:
+    """Compiles the sampler, or loads its machine code from disk, before worker processes would each do so."""
+    draw_plan(0, (1, 1), validate(3, 3, -1, 1.0, "all"))
+
+
+def apply(images: NDArray[np.uint8], plan: AugMixPlan) -> NDArray[np.uint8]:
+    """Applies a batch of plans, one to each image, with Pillow or Pillow-SIMD.
 
     Args:
-        image: uint8 ``[H, W]`` or ``[H, W, 3]``, C-contiguous.
-        plan: The plan of one image of that size.
+        images: uint8 ``[N, H, W]``, ``[N, H, W, 3]``, or ``[N, H, W, 4]`` with padding; C-contiguous.
+        plan: A batch of N plans for that size.
 
     Returns:
-        The augmented image, a new array of the same shape.
+        The augmented images, a new array of the same shape.
     """
-    if plan.mixing_weight == 0:
-        return image.copy()
-    original = Image.fromarray(image)
-    chains = (np.asarray(_run(original, chain)) for chain in plan.chains)
-    return mix(image, chains, plan.weights)
+    augmented = images.copy()
+    for image, target, one in zip(images, augmented, plan, strict=True):
+        if one.mixing_weight != 0:
+            original = _as_pil(image)
+            chains = (np.asarray(_run(original, chain)) for chain in one.chains)
+            # The padding has no chain.
+            colors = ... if image.ndim == 2 else np.s_[..., :3]
+            target[colors] = mix(image[colors], chains, one.weights)
+    return augmented
+
+
+def augment(images: NDArray[np.uint8], keys: NDArray[np.uint64], hyperparameters: Hyperparameters) -> NDArray[np.uint8]:
+    """Draws a plan for each image and applies it.
+
+    Args:
+        images: As for :func:`apply`.
+        keys: uint64 ``[N]``.
+        hyperparameters: Validated hyperparameters.
+
+    Returns:
+        As for :func:`apply`.
+    """
+    return apply(images, draw_plan(keys, images.shape[1:3], hyperparameters))
+
+
+def _as_pil(image: NDArray[np.uint8]) -> Image.Image:
+    if image.ndim == 3 and image.shape[2] == 4:
+        return Image.frombytes("RGB", (image.shape[1], image.shape[0]), image, "raw", "RGBX")
+    return Image.fromarray(image)
 
 
 def _run(image: Image.Image, chain: Chain) -> Image.Image:

@@ -1,0 +1,299 @@
+"""The compiled engine: plans drawn and applied in one call for an image or a batch, with the bytes of ``pillow``.
+
+Every operation is a pass over whole pixels in vector registers, faster than the look-up tables that Pillow uses: for
+one operation, and also for a run of them (a table is two instructions for each byte; posterize is one for 32).
+"""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_augmix.compiled import compiled
+from lightning_augmix.engines.affine import rotate, shear_x, shear_y, translate
+from lightning_augmix.engines.pointwise import (
+    autocontrast_table,
+    blend_with_constant,
+    blend_with_luma,
+    equalize_table,
+    luma_sum,
+    map_channels,
+    posterize,
+    sharpen,
+    solarize,
+)
+from lightning_augmix.hyperparameters import Hyperparameters, validate
+from lightning_augmix.operations import OPERATIONS
+from lightning_augmix.plan import AugMixPlan
+from lightning_augmix.sampler import NO_OPERATION, draw
+
+__all__ = ["apply", "augment", "is_prepared", "prepare"]
+
+_f32, _u8 = np.float32, np.uint8
+
+# Numba freezes them into machine code, which it keeps for as long as this file does not change.
+_CODES = {name: code for code, name in enumerate(OPERATIONS)}
+_AUTOCONTRAST, _EQUALIZE, _POSTERIZE, _SOLARIZE = (
+    _CODES[name] for name in ("autocontrast", "equalize", "posterize", "solarize")
+)
+_ROTATE, _SHEAR_X, _SHEAR_Y, _TRANSLATE_X, _TRANSLATE_Y = (
+    _CODES[name] for name in ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+)
+_COLOR, _CONTRAST, _BRIGHTNESS, _SHARPNESS = (_CODES[name] for name in ("color", "contrast", "brightness", "sharpness"))
+_FIRST_ORIGINAL = _CODES["color_original"]  # the four enhancements again, in the same order
+
+
+@compiled
+def _operate(
+    image: NDArray[np.uint32],
+    width: int,
+    is_gray: bool,
+    code: int,
+    parameter: float,
+    table: NDArray[np.uint32],
+    out: NDArray[np.uint32],
+) -> bool:
+    """Applies an operation; tells whether it changes anything, and so whether ``out`` was filled."""
+    if code >= _FIRST_ORIGINAL:
+        code += _COLOR - _FIRST_ORIGINAL
+    if code in (_AUTOCONTRAST, _EQUALIZE):
+        changes = autocontrast_table(image, table) if code == _AUTOCONTRAST else equalize_table(image, table)
+        if changes:
+            map_channels(image, table, out)
+        return changes
+    if code == _POSTERIZE:
+        posterize(image.view(_u8), int(parameter), out.view(_u8))
+    elif code == _SOLARIZE:
+        solarize(image.view(_u8), int(parameter), out.view(_u8))
+    elif code in (_ROTATE, _TRANSLATE_X, _TRANSLATE_Y):
+        amount = int(parameter)
+        if amount == 0:
+            return False
+        if code == _ROTATE:
+            rotate(image, width, amount, out)
+        elif code == _TRANSLATE_X:
+            translate(image, width, amount, 0, out)
+        else:
+            translate(image, width, 0, amount, out)
+    elif code == _SHEAR_X:
+        shear_x(image, width, parameter, out)
+    elif code == _SHEAR_Y:
+        shear_y(image, width, parameter, out)
+    else:
+        factor = _f32(parameter)
+        if factor == _f32(1.0) or (code == _COLOR and is_gray):
+            return False
+        if code == _COLOR:
+            blend_with_luma(image, factor, out)
+        elif code == _CONTRAST:
+            level = int(luma_sum(image, is_gray) / image.size + 0.5)
+            blend_with_constant(image.view(_u8), level, factor, out.view(_u8))
+        elif code == _BRIGHTNESS:
+            blend_with_constant(image.view(_u8), 0, factor, out.view(_u8))
+        else:
+            sharpen(image.view(_u8), 4 * width, factor, out.view(_u8))
+    return True
+
+
+@compiled
+def _first_term(sums: NDArray[np.float32], levels: NDArray[np.uint8], weight: float) -> None:
+    for i in range(sums.size):
+        sums[i] = weight * _f32(levels[i])
+
+
+@compiled
+def _add_term(sums: NDArray[np.float32], levels: NDArray[np.uint8], weight: float) -> None:
+    for i in range(sums.size):
+        sums[i] += weight * _f32(levels[i])
+
+
+# Added to a float32 in [0, 2²²) and subtracted again, it rounds to the nearest integer, ties to even.
+_ROUND = np.float32(1.5 * 2.0**23)
+
+
+@compiled
+def _finish(sums: NDArray[np.float32], levels: NDArray[np.uint8], mixing_weight: float, out: NDArray[np.uint8]) -> None:
+    rest = _f32(1.0) - mixing_weight
+    for i in range(sums.size):
+        mixed = sums[i] * mixing_weight + rest * _f32(levels[i])
+        out[i] = _u8(np.int32(min((mixed + _ROUND) - _ROUND, _f32(255.0))))
+
+
+@compiled
+def _mix(
+    image: NDArray[np.uint32],
+    chains: NDArray[np.uint32],
+    order: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    sums: NDArray[np.float32],
+    out: NDArray[np.uint32],
+) -> None:
+    """What ``mixing.mix`` computes, in blocks that stay in the cache."""
+    levels, out_levels = image.view(_u8), out.view(_u8)
+    for start in range(0, levels.size, sums.size):
+        stop = min(levels.size, start + sums.size)
+        block = sums[: stop - start]
+        for chain in range(order.size):
+            result = (image if order[chain] < 0 else chains[order[chain]]).view(_u8)[start:stop]
+            if chain == 0:
+                _first_term(block, result, weights[1])
+            else:
+                _add_term(block, result, weights[chain + 1])
+        _finish(block, levels[start:stop], weights[0], out_levels[start:stop])
+
+
+@compiled
+def _apply(
+    images: NDArray[np.uint32],
+    width: int,
+    is_gray: bool,
+    operations: NDArray[np.int8],
+    parameters: NDArray[np.float64],
+    weights: NDArray[np.float32],
+    buffers: NDArray[np.uint32],
+    out: NDArray[np.uint32],
+) -> None:
+    table, sums = np.empty((3, 256), np.uint32), np.empty(4096, np.float32)
+    order = np.empty(operations.shape[1], np.int64)
+    for number in range(images.shape[0]):
+        image = images[number]
+        if weights[number, 0] == _f32(0.0):
+            out[number, :] = image
+            continue
+        spare = 0
+        for chain in range(order.size):
+            # Two buffers take turns; the one that a chain ends in is kept for the mixture.
+            current, target, other = -1, spare, chain + 1
+            for position in range(operations.shape[2]):
+                code = operations[number, chain, position]
+                if code == NO_OPERATION:
+                    break
+                source = image if current < 0 else buffers[current]
+                if _operate(source, width, is_gray, code, parameters[number, chain, position], table, buffers[target]):
+                    current, target, other = target, other, target
+            order[chain] = current
+            spare = target
+        _mix(image, buffers, order, weights[number], sums, out[number])
+
+
+@compiled
+def _augment(
+    keys: NDArray[np.uint64],
+    table: NDArray[np.float64],
+    severity: float,
+    depth: int,
+    alpha: float,
+    chains: int,
+    max_depth: int,
+    images: NDArray[np.uint32],
+    width: int,
+    is_gray: bool,
+    buffers: NDArray[np.uint32],
+    out: NDArray[np.uint32],
+) -> None:
+    operations = np.empty((keys.size, chains, max_depth), np.int8)
+    parameters = np.empty((keys.size, chains, max_depth), np.float64)
+    weights = np.empty((keys.size, 1 + chains), np.float32)
+    height = images.shape[1] // width
+    draw(keys, table, height, width, severity, depth, alpha, operations, parameters, weights)
+    _apply(images, width, is_gray, operations, parameters, weights, buffers, out)
+
+
+_scratch = threading.local()
+
+
+def _buffers(chains: int, pixels: int) -> NDArray[np.uint32]:
+    """Memory of this thread for the results of chains, and one more."""
+    needed = (chains + 1) * pixels
+    memory = getattr(_scratch, "memory", None)
+    if memory is None or memory.size < needed:
+        memory = _scratch.memory = np.empty(needed, np.uint32)
+    return memory[:needed].reshape(chains + 1, pixels)
+
+
+@compiled
+def _pack(colors: NDArray[np.uint8], packed: NDArray[np.uint32]) -> None:
+    for i in range(packed.size):
+        red, green, blue = colors[3 * i], colors[3 * i + 1], colors[3 * i + 2]
+        packed[i] = np.uint32(red) | (np.uint32(green) << np.uint32(8)) | (np.uint32(blue) << np.uint32(16))
+
+
+@compiled
+def _unpack(packed: NDArray[np.uint32], colors: NDArray[np.uint8]) -> None:
+    for i in range(packed.size):
+        pixel = packed[i]
+        colors[3 * i], colors[3 * i + 1], colors[3 * i + 2] = _u8(pixel), _u8(pixel >> 8), _u8(pixel >> 16)
+
+
+def _packed(images: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Pixels ``[N, H · W]``, in memory that the compiled functions may take for writeable."""
+    number, height, width = images.shape[:3]
+    if images.ndim == 3:
+        return images.reshape(number, height * width).astype(np.uint32)
+    packed = np.empty((number, height * width), np.uint32)
+    if images.shape[3] == 4:
+        packed[:] = images.view(np.uint32).reshape(packed.shape)
+    else:
+        _pack(np.require(images, requirements="W").reshape(-1), packed.reshape(-1))
+    return packed
+
+
+def _unpacked(packed: NDArray[np.uint32], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    if len(shape) == 3:
+        return packed.astype(np.uint8).reshape(shape)
+    if shape[3] == 4:
+        return packed.view(np.uint8).reshape(shape)
+    colors = np.empty(shape, np.uint8)
+    _unpack(packed.reshape(-1), colors.reshape(-1))
+    return colors
+
+
+def is_prepared() -> bool:
+    """Whether the machine code is loaded, or kept on disk."""
+    folder = _augment.stats.cache_path
+    return bool(_augment.signatures) or (folder is not None and any(Path(folder).glob("numba._augment-*.nbi")))
+
+
+def prepare() -> None:
+    """Compiles, or loads the machine code from disk, before worker processes would each do so."""
+    augment(np.zeros((1, 1, 1, 4), np.uint8), np.zeros(1, np.uint64), validate(3, 3, -1, 1.0, "all"))
+
+
+def apply(images: NDArray[np.uint8], plan: AugMixPlan) -> NDArray[np.uint8]:
+    """Applies a batch of plans, one to each image.
+
+    Args:
+        images: uint8 ``[N, H, W]``, ``[N, H, W, 3]``, or ``[N, H, W, 4]`` with padding; C-contiguous.
+        plan: A batch of N plans for that size.
+
+    Returns:
+        The augmented images, a new array of the same shape; its padding is of any value.
+    """
+    packed = _packed(images)
+    out = np.empty_like(packed)
+    buffers = _buffers(plan.operations.shape[1], packed.shape[1])
+    arrays = (np.require(array, requirements="W") for array in (plan.operations, plan.parameters, plan.weights))
+    _apply(packed, images.shape[2], images.ndim == 3, *arrays, buffers, out)
+    return _unpacked(out, images.shape)
+
+
+def augment(images: NDArray[np.uint8], keys: NDArray[np.uint64], hyperparameters: Hyperparameters) -> NDArray[np.uint8]:
+    """Draws a plan for each image and applies it.
+
+    Args:
+        images: As for :func:`apply`.
+        keys: uint64 ``[N]``.
+        hyperparameters: Validated hyperparameters.
+
+    Returns:
+        As for :func:`apply`.
+    """
+    h = hyperparameters
+    packed = _packed(images)
+    out = np.empty_like(packed)
+    buffers = _buffers(h.width, packed.shape[1])
+    settings: Any = (h.table, h.severity, h.depth, h.alpha, h.width, h.max_depth)
+    _augment(keys, *settings, packed, images.shape[2], images.ndim == 3, buffers, out)
+    return _unpacked(out, images.shape)

@@ -1,0 +1,188 @@
+"""The compiled engine gives the bytes of the reference, and keeps its machine code."""
+
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lightning_augmix import AugmentAndMixTransform, apply_plan, augmix_image, sample_plan
+from lightning_augmix.engines import affine, numba, pillow
+from lightning_augmix.hyperparameters import validate
+from lightning_augmix.operations import OPERATIONS
+from reference import reference_augmix
+from strategies import arrays, hyperparameters, keys
+
+
+def random_image(rng, height, width, is_gray):
+    """Noise, constants, two levels, or smooth as photographs are."""
+    shape = (height, width) if is_gray else (height, width, 3)
+    kind = rng.integers(4)
+    if kind == 0:
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    if kind == 1:
+        return np.full(shape, rng.integers(0, 256), np.uint8)
+    if kind == 2:
+        return rng.choice(rng.integers(0, 256, 2).astype(np.uint8), shape)
+    y, x = np.mgrid[:height, :width]
+    waves = (np.sin(x / 17 + rng.random()) + np.cos(y / 23) + 2) * 64
+    return (waves if is_gray else np.stack([waves, waves / 2 + 20, 255 - waves], -1)).astype(np.uint8)
+
+
+def check_random_plans(count, largest):
+    rng = np.random.default_rng(0)
+    names = set()
+    for key in range(count):
+        height, width = (int(rng.integers(1, side + 1)) for side in (largest if key % 20 == 0 else (60, 60)))
+        image = random_image(rng, height, width, is_gray=key % 4 == 0)
+        plan = sample_plan(
+            key,
+            (height, width),
+            severity=float(rng.choice([0.05, 1, 3, 10])),
+            width=int(rng.integers(1, 5)),
+            depth=int(rng.choice([-1, 1, 4])),
+            augmentation_set=str(rng.choice(["all", "safe", "original", "photometric"])),
+        )
+        names |= {name for chain in plan.chains for name, _ in chain}
+        np.testing.assert_array_equal(apply_plan(image, plan, "numba"), apply_plan(image, plan, "pillow"))
+    assert names == set(OPERATIONS)
+
+
+def test_a_thousand_random_plans_give_the_bytes_of_pillow():
+    check_random_plans(1000, largest=(300, 400))
+
+
+@pytest.mark.slow
+def test_twenty_thousand_random_plans_give_the_bytes_of_pillow():
+    check_random_plans(20_000, largest=(300, 400))
+
+
+@given(arrays(), keys, hyperparameters)
+def test_any_image_and_plan_give_the_oracles_bytes(image, key, arguments):
+    plan = sample_plan(key, image.shape[:2], **arguments)
+    expected = reference_augmix(Image.fromarray(image), plan.chains, plan.chain_weights, plan.mixing_weight)
+    np.testing.assert_array_equal(apply_plan(image, plan, "numba"), expected)
+
+
+@given(st.floats(0, 1, exclude_max=True) | st.fractions(0, 1, max_denominator=255).map(float))
+def test_sixteen_bits_of_a_fraction_are_enough(fraction):
+    bits = affine._sixteenth_bits(fraction)
+    differences = np.arange(-255, 256)
+    if bits >= 0:
+        np.testing.assert_array_equal(differences * bits >> 16, np.floor(differences * fraction))
+
+
+@pytest.mark.parametrize("name", ["shear_x", "shear_y"])
+@pytest.mark.parametrize("factor", [0.125, -0.25, 0.3, -0.3, 1e-9, 0.0, 1 / 3, 0.05])
+def test_shears_whose_fractions_are_exact(name, factor):
+    image = random_image(np.random.default_rng(1), 41, 50, is_gray=False)
+    packed, out = numba._packed(image[None]), np.empty((1, 41 * 50), np.uint32)
+    getattr(affine, name)(packed[0], 50, factor, out[0])
+    matrix = (1, factor, 0, 0, 1, 0) if name == "shear_x" else (1, 0, 0, factor, 1, 0)
+    expected = Image.fromarray(image).transform((50, 41), Image.AFFINE, matrix, resample=Image.BILINEAR)
+    np.testing.assert_array_equal(numba._unpacked(out, (1, 41, 50, 3))[0], np.asarray(expected))
+
+
+@pytest.mark.parametrize("degrees", range(-30, 31))
+def test_every_angle(degrees):
+    image = random_image(np.random.default_rng(degrees + 30), 33, 47, is_gray=False)
+    packed, out = numba._packed(image[None]), np.empty((1, 33 * 47), np.uint32)
+    affine.rotate(packed[0], 47, degrees, out[0])
+    expected = Image.fromarray(image).rotate(degrees, resample=Image.BILINEAR)
+    np.testing.assert_array_equal(numba._unpacked(out, (1, 33, 47, 3))[0], np.asarray(expected))
+
+
+@given(arrays(), keys)
+def test_severity_zero_returns_the_image(image, key):
+    np.testing.assert_array_equal(apply_plan(image, sample_plan(key, image.shape[:2], severity=0), "numba"), image)
+
+
+@given(arrays(), keys, hyperparameters)
+def test_a_constant_image_stays_constant_under_operations_that_leave_it_alone(image, key, arguments):
+    image = np.full_like(image, image.flat[0])
+    arguments = {**arguments, "augmentation_set": ["autocontrast", "equalize", "sharpness"]}
+    np.testing.assert_array_equal(apply_plan(image, sample_plan(key, image.shape[:2], **arguments), "numba"), image)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 7, 3), (5, 6, 7, 4)])
+def test_drawing_and_applying_in_one_call_is_drawing_and_then_applying(shape):
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    images.flags.writeable = False
+    some = np.arange(5, dtype=np.uint64)
+    hyperparameters = validate(10, 3, -1, 1.0, "all")
+    expected = pillow.augment(images, some, hyperparameters)
+    for outcome in (numba.augment(images, some, hyperparameters), numba.apply(images, sample_plan(some, (6, 7), 10))):
+        assert outcome.flags.writeable
+        assert outcome.shape == shape
+        np.testing.assert_array_equal(outcome[..., :3], expected[..., :3])
+
+
+def test_threads_do_not_share_their_memory():
+    images = [random_image(np.random.default_rng(k), 40 + k, 50, is_gray=False) for k in range(8)]
+    plans = [sample_plan(k, (40 + k, 50), 10) for k in range(8)]
+    expected = [apply_plan(image, plan, "pillow") for image, plan in zip(images, plans, strict=True)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            for outcome, right in zip(pool.map(apply_plan, images, plans, ["numba"] * 8), expected, strict=True):
+                np.testing.assert_array_equal(outcome, right)
+
+
+def digest(seed):
+    image = Image.fromarray(random_image(np.random.default_rng(0), 31, 44, is_gray=False))
+    return augmix_image(image, generator=torch.Generator().manual_seed(seed)).tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_processes_give_the_same_bytes(context):
+    with multiprocessing.get_context(context).Pool(2) as pool:
+        assert pool.map(digest, range(4)) == [digest(seed) for seed in range(4)]
+
+
+READY = """
+import sys, time
+from lightning_augmix import AugmentAndMixTransform
+from lightning_augmix.engines import numba
+assert not numba._augment.signatures
+kept, start = numba.is_prepared(), time.perf_counter()
+numba.prepare()
+print(kept, time.perf_counter() - start)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_start_at_once_compile_and_later_ones_load(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-W", "ignore", "-c", READY]
+
+    def outputs(count):
+        running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+        return [process.communicate()[0].split()[0] for process in running]
+
+    assert outputs(2) == ["False", "False"]
+    assert outputs(2) == ["True", "True"]
+
+
+@pytest.mark.slow
+def test_memory_stays_flat():
+    transform = AugmentAndMixTransform(engine="numba")
+    image = Image.fromarray(random_image(np.random.default_rng(0), 31, 44, is_gray=False))
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    for _ in range(5000):
+        transform(image)
+    before = resident()
+    for _ in range(100_000):
+        transform(image)
+    assert resident() - before < 5 * 2**20
