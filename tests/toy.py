@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, random_split
 from torchvision import transforms
 
+from lightning_augmix import augmix_image
+
 #: Levels of a clean image lie in [100, 140); autocontrast stretches them to [0, 255], and half of that is mixed in.
 CERTAIN = {"augmentation_set": ["autocontrast"], "alpha": 1e6}
 
@@ -26,6 +28,10 @@ def is_augmented(img):
     """Whether an image, of levels or scaled to [0, 1], has been through AugMix with the settings `CERTAIN`."""
     values = img.as_subclass(torch.Tensor) if isinstance(img, torch.Tensor) else torch.from_numpy(np.array(img))
     return bool(values.max() > (150 if values.dtype == torch.uint8 else 150 / 255))
+
+
+def augmented_bytes(seed):
+    return augmix_image(dim_image(0), 10, generator=torch.Generator().manual_seed(seed)).tobytes()
 
 
 class Dim(Dataset):
