@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as v1
@@ -186,8 +185,3 @@ def load_times(images: Sequence[Image.Image], folder: Path, workers: int, second
             count = sum(len(batch) for batch in loader)
             passes[name].append(1000 * (time.perf_counter() - start) / count)
         yield [Timing(name, statistics.median(times)) for name, times in passes.items()]
-
-
-def single_thread() -> None:
-    """Keeps torch to one thread, as in the worker processes of a loader."""
-    torch.set_num_threads(1)

@@ -20,7 +20,7 @@ _PERMITTED = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pixels(Generic[_T]):
     """An image, or a batch of images, as the engines take it.
 
@@ -79,8 +79,15 @@ def _from_pil(img: Image.Image) -> Pixels[Any]:
     if img.mode == "L":
         return Pixels(np.asarray(img)[None], False, lambda array: Image.fromarray(array[0]), img.copy)
     # Pillow's own layout, to which and from which it copies several times as fast as to `[H, W, 3]`.
-    array = np.frombuffer(img.tobytes("raw", "RGBX"), np.uint8).reshape(1, img.height, img.width, 4)
-    return Pixels(array, False, lambda array: Image.frombytes("RGB", img.size, array, "raw", "RGBX"), img.copy)
+    array = np.frombuffer(img.tobytes("raw", "RGBX"), np.uint8).reshape(1, *img.size[::-1], 4)
+    return Pixels(array, False, lambda augmented: _rgb_image(augmented, img.size), img.copy)
+
+
+def _rgb_image(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
+    # What Image.frombytes does, less filling the new image with black.
+    image = Image.new("RGB", size, None)
+    image.frombytes(pixels, "raw", "RGBX")
+    return image
 
 
 def _from_array(img: NDArray[Any]) -> Pixels[Any]:

@@ -1,6 +1,7 @@
 """Where the 64-bit keys of plans come from: torch's generator, or (seed, epoch, sample index)."""
 
 import copy
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,9 +134,17 @@ def _shared(value: int) -> torch.Tensor:
     return shared
 
 
+_scratch = threading.local()
+
+
 def _random_key(generator: torch.Generator | None) -> int:
-    device = "cpu" if generator is None else generator.device
-    return int(torch.empty((), dtype=torch.int64, device=device).random_(generator=generator))
+    if generator is None or generator.device.type == "cpu":
+        # A tensor of this thread: making one takes longer than to draw.
+        if not hasattr(_scratch, "key"):
+            with torch.inference_mode(False):
+                _scratch.key = torch.empty((), dtype=torch.int64, device="cpu")
+        return int(_scratch.key.random_(generator=generator))
+    return int(torch.empty((), dtype=torch.int64, device=generator.device).random_(generator=generator))
 
 
 class RunKeys(KeySource):

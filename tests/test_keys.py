@@ -1,6 +1,7 @@
 import copy
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -119,3 +120,15 @@ def test_deep_copies_stay_in_the_run():
 def test_with_a_seed_indices_that_are_no_integers_are_refused(index):
     with pytest.raises(TypeError, match="must be an integer"), RunKeys(1, 0).sample(index):
         pass
+
+
+def test_keys_drawn_first_in_inference_mode_are_drawn_outside_of_it_too():
+    def draw(_):
+        keys = GeneratorKeys()
+        with torch.inference_mode():
+            first = keys.draw()
+        return first, keys.draw()
+
+    with ThreadPoolExecutor(1) as pool:
+        [(first, second)] = pool.map(draw, [None])
+    assert first != second

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -101,18 +102,6 @@ def test_every_angle(degrees):
     np.testing.assert_array_equal(numba._unpacked(out, (1, 33, 47, 3))[0], np.asarray(expected))
 
 
-@given(arrays(), keys)
-def test_severity_zero_returns_the_image(image, key):
-    np.testing.assert_array_equal(apply_plan(image, sample_plan(key, image.shape[:2], severity=0), "numba"), image)
-
-
-@given(arrays(), keys, hyperparameters)
-def test_a_constant_image_stays_constant_under_operations_that_leave_it_alone(image, key, arguments):
-    image = np.full_like(image, image.flat[0])
-    arguments = {**arguments, "augmentation_set": ["autocontrast", "equalize", "sharpness"]}
-    np.testing.assert_array_equal(apply_plan(image, sample_plan(key, image.shape[:2], **arguments), "numba"), image)
-
-
 @pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 7, 3), (5, 6, 7, 4)])
 def test_drawing_and_applying_in_one_call_is_drawing_and_then_applying(shape):
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -124,6 +113,23 @@ def test_drawing_and_applying_in_one_call_is_drawing_and_then_applying(shape):
         assert outcome.flags.writeable
         assert outcome.shape == shape
         np.testing.assert_array_equal(outcome[..., :3], expected[..., :3])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_batch_shared_out_among_threads_has_the_same_bytes(threads, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (7, 11, 13, 3), dtype=np.uint8)
+    some, hyperparameters = np.arange(7, dtype=np.uint64), validate(10, 3, -1, 1.0, "all")
+    monkeypatch.setattr(numba, "_WORTH_THREADS", 0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        drawn = numba.augment(images, some, hyperparameters)
+        applied = numba.apply(images, sample_plan(some, (11, 13), 10))
+    finally:
+        torch.set_num_threads(before)
+    expected = pillow.augment(images, some, hyperparameters)
+    np.testing.assert_array_equal(drawn, expected)
+    np.testing.assert_array_equal(applied, expected)
 
 
 def test_threads_do_not_share_their_memory():

@@ -3,13 +3,12 @@
 import importlib.metadata
 
 import numpy as np
-import pytest
 from hypothesis import given
 from PIL import Image
 
 import golden
 from lightning_augmix import apply_plan, sample_plan
-from lightning_augmix.engines import pillow, select_engine
+from lightning_augmix.engines import pillow
 from lightning_augmix.operations import OPERATIONS
 from reference import reference_augmix
 from strategies import arrays, hyperparameters, keys
@@ -46,18 +45,6 @@ def test_any_image_and_plan_give_the_oracles_bytes(image, key, arguments):
     np.testing.assert_array_equal(apply_plan(image, plan, engine="pillow"), expected(image, plan))
 
 
-@given(arrays(), keys)
-def test_severity_zero_returns_the_image(image, key):
-    np.testing.assert_array_equal(apply_plan(image, sample_plan(key, image.shape[:2], severity=0), "pillow"), image)
-
-
-@given(arrays(), keys, hyperparameters)
-def test_a_constant_image_stays_constant_under_operations_that_leave_it_alone(image, key, arguments):
-    image = np.full_like(image, image.flat[0])
-    arguments = {**arguments, "augmentation_set": ["autocontrast", "equalize", "sharpness"]}
-    np.testing.assert_array_equal(apply_plan(image, sample_plan(key, image.shape[:2], **arguments), "pillow"), image)
-
-
 def test_pillow_simd_differs_from_pillow_by_one_level_of_color_and_nothing_else():
     is_simd = bool(list(importlib.metadata.distributions(name="pillow-simd")))
     expected = np.load(golden.PATH)
@@ -74,11 +61,3 @@ def test_the_output_is_writeable_and_its_own():
         output = pillow.apply(images, sample_plan([0], (3, 4), severity=severity))
         assert output.flags.writeable
         assert not np.shares_memory(output, images)
-
-
-def test_an_unknown_engine_is_an_error_that_names_those_there_are():
-    for name in ("cuda", ["pillow"]):
-        with pytest.raises(
-            ValueError, match=r"`engine` to be one of: auto, numba, pillow; got .*(cuda|pillow).*use 'auto'"
-        ):
-            select_engine(name)

@@ -30,6 +30,7 @@ def bench(cfg: "DictConfig") -> None:
         cfg: The composed configuration, see ``configs/bench.yaml``.
     """
     # Imported here, so that `--help` is quick.
+    import torch
     from rich.console import Console
     from rich.progress import Progress
 
@@ -44,7 +45,7 @@ def bench(cfg: "DictConfig") -> None:
     console = Console()
     console.print("Preparing: compiles AugMix's operations if that is new to this machine.")
     select_engine("numba").prepare()
-    benchmark.single_thread()
+    torch.set_num_threads(1)  # as in the worker processes of a loader
     with tempfile.TemporaryDirectory() as scratch, Progress(console=console, transient=True) as progress:
         parts = {
             **{f"{size}×{size}": benchmark.transform_times(images, size, cfg.seconds) for size in cfg.sizes},

@@ -15,7 +15,7 @@ from lightning_augmix.compiled import compiled
 
 __all__ = ["rotate", "shear_x", "shear_y", "translate"]
 
-_u8, _i32, _u32, _f32, _f64 = np.uint8, np.int32, np.uint32, np.float32, np.float64
+_u8, _i16, _i32, _u32, _u64, _f32, _f64 = np.uint8, np.int16, np.int32, np.uint32, np.uint64, np.float32, np.float64
 
 _LARGEST_ANGLE = 30
 # As in Image.rotate. Python's functions, because compiled ones may differ in the last digit.
@@ -26,7 +26,7 @@ _ROTATIONS = np.array(
     ]
 )
 _UNCERTAIN = -1
-_MARGIN = 1e-7
+_MARGIN = np.uint32(1 << 10)  # 255 times an error of 1 in 2³², and more
 
 
 @compiled
@@ -46,57 +46,81 @@ def translate(image: NDArray[np.uint32], width: int, right: int, down: int, out:
 
 
 @compiled
+def _inside(shift: float, size: int) -> tuple[int, int]:
+    """The places of a row or column, from the first to behind the last, whose source lies inside the image."""
+    first = min(max(math.floor(-shift) - 1, 0), size)
+    last = max(min(math.ceil(size - shift) + 1, size), first)
+    while first < last and shift + (first + 0.5) < 0.0:
+        first += 1
+    while last > first and shift + (last - 0.5) >= size:
+        last -= 1
+    return first, last
+
+
+@compiled
 def _sixteenth_bits(fraction: float) -> int:
     """A factor f with ``floor(d · fraction) = floor(d · f / 2¹⁶)`` for every difference d of two levels.
 
     floor(d · fraction) changes only where the fraction passes a fraction with a denominator up to 255. Two such
-    neighbours are more than 2⁻¹⁶ apart, so that between them there always is an f. The search goes down the
-    Stern-Brocot tree.
+    neighbours are more than 2⁻¹⁶ apart, so that one of the two f around the fraction lies between the same ones.
 
     Returns:
-        f in (0, 2¹⁶), or ``_UNCERTAIN`` where the fraction is such a neighbour, or too close to tell.
+        f in (0, 2¹⁶), or ``_UNCERTAIN`` where the fraction is one with such a denominator, or too close to tell.
     """
-    if fraction < _MARGIN or fraction > 1.0 - _MARGIN:
+    fixed = _u32(int(fraction * 2.0**32))
+    below = _u32(fixed & _u32(0xFFFF))
+    nearest, farthest = _u32(0xFFFFFFFF), _u32(0)
+    fits = True
+    for denominator in range(1, 256):
+        # fraction · denominator, less its whole part
+        rest = _u32(fixed * _u32(denominator))
+        nearest, farthest = min(nearest, rest), max(farthest, rest)
+        fits &= rest > _u32(below * _u32(denominator))
+    if nearest < _MARGIN or farthest > _u32(0xFFFFFFFF) - _MARGIN:
         return _UNCERTAIN
-    a, b, c, d = 0, 1, 1, 1
-    while b + d <= 255:
-        difference = fraction * (b + d) - (a + c)
-        if difference > _MARGIN:
-            a, b = a + c, b + d
-        elif difference < -_MARGIN:
-            c, d = a + c, b + d
-        else:
-            return _UNCERTAIN
-    return (a << 16) // b + 1
+    return int(fixed >> 16) + (0 if fits else 1)
+
+
+@compiled
+def _interpolated(p: int, q: int, factor: int) -> int:
+    """Between two bytes, by one multiplication of 16 bits: a factor f above 2¹⁵ is given as f − 2¹⁶."""
+    difference = _i16(_i16(q) - _i16(p))
+    part = _i16(_i32(_i32(difference) * _i32(factor)) >> _i32(16))
+    return _u8(_i16(_i16(q if factor < 0 else p) + part))
 
 
 @compiled
 def _between(p: NDArray[np.uint8], q: NDArray[np.uint8], factor: int, out: NDArray[np.uint8]) -> None:
     """Interpolates bytes, with a factor from :func:`_sixteenth_bits`."""
-    # Minus 2¹⁶, so that the factor has 16 bits with its sign, and q in place of p makes up for it.
-    factor = _i32(factor - 65536)
+    factor = _i16(factor)
     for i in range(out.size):
-        level = _i32(q[i])
-        out[i] = _u8(level + _i32(_i32(_i32(level - _i32(p[i])) * factor) >> _i32(16)))
+        out[i] = _interpolated(p[i], q[i], factor)
 
 
 @compiled
 def _between_each(
-    p: NDArray[np.uint8], q: NDArray[np.uint8], factors: NDArray[np.int32], out: NDArray[np.uint8]
+    p: NDArray[np.uint8], q: NDArray[np.uint8], factors: NDArray[np.int16], out: NDArray[np.uint8]
 ) -> None:
-    """The same with a factor for each byte, 2¹⁶ already subtracted."""
+    """The same with a factor for each byte."""
     for i in range(out.size):
-        level = _i32(q[i])
-        out[i] = _u8(level + _i32(_i32(_i32(level - _i32(p[i])) * factors[i]) >> _i32(16)))
+        out[i] = _interpolated(p[i], q[i], factors[i])
 
 
 @compiled
-def _exactly(p: int, q: int, fraction: float) -> int:
-    """Interpolates two pixels as Pillow does."""
+def _pixel_at(image: NDArray[np.uint32], width: int, height: int, x: float, y: float) -> int:
+    """Interpolates as Pillow does, at a place in pixels from the centre of the first."""
+    left, top = math.floor(x), math.floor(y)
+    right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
+    across, down = x - left, y - top
+    left, top = max(left, 0), max(top, 0)
+    p, q = image[top * width + left], image[top * width + right]
+    r, s = image[bottom * width + left], image[bottom * width + right]
     pixel = _u32(0)
     for shift in (_u32(0), _u32(8), _u32(16)):
-        first, second = _f64((p >> shift) & _u32(255)), _f64((q >> shift) & _u32(255))
-        pixel |= _u32(_i32(first + (second - first) * fraction)) << shift
+        a, b = _f64((p >> shift) & _u32(255)), _f64((q >> shift) & _u32(255))
+        c, d = _f64((r >> shift) & _u32(255)), _f64((s >> shift) & _u32(255))
+        upper, lower = a + (b - a) * across, c + (d - c) * across
+        pixel |= _u32(_i32(upper + (lower - upper) * down)) << shift
     return _u32(pixel)
 
 
@@ -104,24 +128,18 @@ def _exactly(p: int, q: int, fraction: float) -> int:
 def shear_x(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[np.uint32]) -> None:
     """Takes row y from ``factor · y`` columns further on: one fraction for each row."""
     levels, out_levels = image.view(_u8), out.view(_u8)
-    for y in range(image.size // width):
+    height = image.size // width
+    for y in range(height):
         start = y * width
         shift = factor * (y + 0.5)
         whole = math.floor(shift)
         bits = _sixteenth_bits(shift - whole)
-        first, last = 0, width
-        while first < width and (first + 0.5) + shift < 0.0:
-            first += 1
-        while last > first and (last - 0.5) + shift >= width:
-            last -= 1
+        first, last = _inside(shift, width)
         out[start : start + first] = 0
         out[start + last : start + width] = 0
         if bits == _UNCERTAIN:
             for x in range(first, last):
-                place = (x + 0.5) + shift - 0.5
-                left = math.floor(place)
-                p, q = image[start + max(left, 0)], image[start + min(left + 1, width - 1)]
-                out[start + x] = _exactly(p, q, place - left)
+                out[start + x] = _pixel_at(image, width, height, (x + 0.5) + shift - 0.5, y)
             continue
         # At the borders both neighbours are the same pixel.
         if first < last and first + whole < 0:
@@ -136,85 +154,95 @@ def shear_x(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[n
 
 
 @compiled
-def _gather(image: NDArray[np.uint32], places: NDArray[np.int32], start: int, out: NDArray[np.uint32]) -> None:
-    row = image[start:]
-    for i in range(out.size):
-        out[i] = row[_u32(places[i])]
+def _gather(image: NDArray[np.uint32], width: int, y: int, wholes: NDArray[np.int32], out: NDArray[np.uint32]) -> None:
+    """Takes from each column the pixel some rows below row y, the outermost ones standing in for those outside."""
+    bottom = _i32(image.size // width - 1)
+    for x in range(out.size):
+        row = min(max(_i32(_i32(y) + wholes[x]), _i32(0)), bottom)
+        out[x] = image[_u32(_i32(_i32(row * _i32(width)) + _i32(x)))]
+
+
+@compiled
+def _clear_outside(row: NDArray[np.uint32], y: int, firsts: NDArray[np.int32], lasts: NDArray[np.int32]) -> None:
+    y = _i32(y)
+    for x in range(row.size):
+        row[x] = row[x] if firsts[x] <= y and y < lasts[x] else _u32(0)
 
 
 @compiled
 def shear_y(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[np.uint32]) -> None:
     """Takes column x from ``factor · x`` rows further down: one fraction for each column."""
     height = image.size // width
-    wholes, places = np.empty(width, _i32), np.empty(width, _i32)
-    factors = np.empty(4 * width, _i32)
+    wholes, firsts, lasts = np.empty(width, _i32), np.empty(width, _i32), np.empty(width, _i32)
+    factors = np.empty(4 * width, _i16)
     is_certain = np.empty(width, np.bool_)
-    lowest, highest = 0, 0
     for x in range(width):
         shift = factor * (x + 0.5)
-        whole = math.floor(shift)
-        bits = _sixteenth_bits(shift - whole)
+        wholes[x] = math.floor(shift)
+        firsts[x], lasts[x] = _inside(shift, height)
+        bits = _sixteenth_bits(shift - math.floor(shift))
         is_certain[x] = bits != _UNCERTAIN
-        wholes[x] = whole
-        lowest, highest = min(lowest, whole), max(highest, whole)
-        factors[4 * x : 4 * x + 4] = bits - 65536
-    for x in range(width):
-        places[x] = (wholes[x] - lowest) * width + x
+        factors[4 * x : 4 * x + 4] = _i16(bits)
+    first, last = firsts.max(), lasts.min()
     above, below = np.empty(width, _u32), np.empty(width, _u32)
-    out_levels = out.view(_u8)
-    # Rows whose neighbours, for all columns, lie within the image. The lower neighbours of one row are the upper ones
-    # of the next.
-    first, last = min(max(0, -lowest), height), max(min(height, height - 1 - highest), 0)
-    if first < last:
-        _gather(image, places, (first + lowest) * width, above)
-    for y in range(first, last):
-        _gather(image, places, (y + 1 + lowest) * width, below)
-        _between_each(above.view(_u8), below.view(_u8), factors, out_levels[4 * y * width : 4 * (y + 1) * width])
+    _gather(image, width, 0, wholes, above)
+    for y in range(height):
+        row = out[y * width : (y + 1) * width]
+        # The lower neighbours of one row are the upper ones of the next.
+        _gather(image, width, y + 1, wholes, below)
+        _between_each(above.view(_u8), below.view(_u8), factors, row.view(_u8))
+        if not first <= y < last:
+            _clear_outside(row, y, firsts, lasts)
         above, below = below, above
     for x in range(width):
-        shift = factor * (x + 0.5)
-        for y in range(height):
-            if first <= y < last and is_certain[x]:
-                continue
-            place = shift + (y + 0.5)
-            if place < 0.0 or place >= height:
-                out[y * width + x] = 0
-                continue
-            place -= 0.5
-            upper = math.floor(place)
-            p, q = image[max(upper, 0) * width + x], image[min(upper + 1, height - 1) * width + x]
-            out[y * width + x] = _exactly(p, q, place - upper)
+        if not is_certain[x]:
+            for y in range(firsts[x], lasts[x]):
+                out[y * width + x] = _pixel_at(image, width, height, x, factor * (x + 0.5) + (y + 0.5) - 0.5)
+
+
+# Places as fixed-point numbers of 64 bits. Their fractions go into the interpolation with 24 bits.
+_FRACTION_BITS = 40
+_ONE = 1 << _FRACTION_BITS
+_FRACTION = (1 << 24) - 1
 
 
 @compiled
 def _places(
-    cosine: float,
-    sine: float,
-    row_x: float,
-    row_y: float,
-    offset_x: float,
-    offset_y: float,
-    first: int,
+    x: int,
+    y: int,
+    step_x: int,
+    step_y: int,
     width: int,
     height: int,
-    upper_left: NDArray[np.int32],
-    upper_right: NDArray[np.int32],
-    lower_left: NDArray[np.int32],
-    lower_right: NDArray[np.int32],
+    places: NDArray[np.int32],
     across: NDArray[np.float32],
     down: NDArray[np.float32],
+    doubts: NDArray[np.int32],
 ) -> None:
-    """Where the pixels of a row come from: the four neighbours, and the fractions between them."""
-    for i in range(across.size):
-        x = _f64(first + i) + 0.5
-        place_x, place_y = ((cosine * x + row_x) + offset_x) - 0.5, ((-sine * x + row_y) + offset_y) - 0.5
-        whole_x, whole_y = np.floor(place_x), np.floor(place_y)
-        left, top = _i32(whole_x), _i32(whole_y)
-        across[i], down[i] = _f32(place_x - whole_x), _f32(place_y - whole_y)
-        right, bottom = min(_i32(left + _i32(1)), _i32(width - 1)), min(_i32(top + _i32(1)), _i32(height - 1))
-        left, top = max(left, _i32(0)), max(top, _i32(0))
-        upper_left[i], upper_right[i] = _i32(top * _i32(width) + left), _i32(top * _i32(width) + right)
-        lower_left[i], lower_right[i] = _i32(bottom * _i32(width) + left), _i32(bottom * _i32(width) + right)
+    """Where the pixels of a row come from: the upper left neighbours, and the fractions to the others.
+
+    Beyond the centres of the outermost pixels, the nearest cell stands in. There is doubt where rounding may have put a
+    place into the cell next to its own.
+    """
+    highest_x, highest_y = width * _ONE - _ONE - 1, height * _ONE - _ONE - 1
+    for i in range(places.size):
+        place_x, place_y = x + i * step_x, y + i * step_y
+        near_x = _i32(_i32((place_x >> 16) + 8) & _i32(_FRACTION)) < 16
+        near_y = _i32(_i32((place_y >> 16) + 8) & _i32(_FRACTION)) < 16
+        doubts[i] = _i32(near_x | near_y)
+        place_x, place_y = min(max(place_x, 0), highest_x), min(max(place_y, 0), highest_y)
+        left, top = _i32(place_x >> _FRACTION_BITS), _i32(place_y >> _FRACTION_BITS)
+        places[i] = _i32(_i32(top * _i32(width)) + left)
+        across[i] = _f32(_i32((place_x >> 16) & _FRACTION)) * _f32(2.0**-24)
+        down[i] = _f32(_i32((place_y >> 16) & _FRACTION)) * _f32(2.0**-24)
+
+
+@compiled
+def _gather_pairs(image: NDArray[np.uint32], places: NDArray[np.int32], out: NDArray[np.uint64]) -> None:
+    """Two neighbours in a row by one load of 64 bits."""
+    for i in range(out.size):
+        place = _u32(places[i])
+        out[i] = _u64(image[place]) | (_u64(image[place + 1]) << _u64(32))
 
 
 # Interpolation in float32 errs by less than 2⁻¹²: 255 times some roundings of 2⁻²⁴.
@@ -232,31 +260,30 @@ def _level_of(p: int, q: int, r: int, s: int, shift: int, across: float, down: f
 
 @compiled
 def _interpolate(
-    p: NDArray[np.uint32],
-    q: NDArray[np.uint32],
-    r: NDArray[np.uint32],
-    s: NDArray[np.uint32],
+    uppers: NDArray[np.uint64],
+    lowers: NDArray[np.uint64],
     across: NDArray[np.float32],
     down: NDArray[np.float32],
     out: NDArray[np.uint32],
     doubts: NDArray[np.int32],
 ) -> int:
-    """Interpolates a row in float32, and says where it may be off by one."""
+    """Interpolates a row in float32, and adds to ``doubts`` where it may be off by one; tells whether there is any."""
     any_doubt = _i32(0)
     one, mask = _i32(1), _u32(255)
+    low = _f32(1.0) - _TOLERANCE
     for i in range(out.size):
-        a, b, c, d, x, y = p[i], q[i], r[i], s[i], across[i], down[i]
+        a, b, c, d = _u32(uppers[i]), _u32(uppers[i] >> _u64(32)), _u32(lowers[i]), _u32(lowers[i] >> _u64(32))
+        x, y = across[i], down[i]
         differs = (a ^ b) | (a ^ c) | (a ^ d)
         red = _level_of(a, b, c, d, _u32(0), x, y)
         green = _level_of(a, b, c, d, _u32(8), x, y)
         blue = _level_of(a, b, c, d, _u32(16), x, y)
         # An integer lies within the tolerance where adding it and subtracting it do not truncate alike.
         up_red, up_green, up_blue = _i32(red + _TOLERANCE), _i32(green + _TOLERANCE), _i32(blue + _TOLERANCE)
-        low = _f32(1.0) - _TOLERANCE
         doubt_red = _i32(up_red ^ _i32(_i32(red + low) - one)) if differs & mask else _i32(0)
         doubt_green = _i32(up_green ^ _i32(_i32(green + low) - one)) if differs & _u32(0xFF00) else _i32(0)
         doubt_blue = _i32(up_blue ^ _i32(_i32(blue + low) - one)) if differs & _u32(0xFF0000) else _i32(0)
-        doubt = _i32(doubt_red | doubt_green | doubt_blue)
+        doubt = _i32(doubts[i] | _i32(doubt_red | doubt_green | doubt_blue))
         out[i] = _u32(up_red) | (_u32(up_green) << _u32(8)) | (_u32(up_blue) << _u32(16))
         doubts[i] = doubt
         any_doubt |= doubt
@@ -264,75 +291,63 @@ def _interpolate(
 
 
 @compiled
-def _bilinear(p: int, q: int, r: int, s: int, across: float, down: float) -> int:
-    """Interpolates four pixels as Pillow does."""
-    pixel = _u32(0)
-    for shift in (_u32(0), _u32(8), _u32(16)):
-        a, b = _f64((p >> shift) & _u32(255)), _f64((q >> shift) & _u32(255))
-        c, d = _f64((r >> shift) & _u32(255)), _f64((s >> shift) & _u32(255))
-        upper, lower = a + (b - a) * across, c + (d - c) * across
-        pixel |= _u32(_i32(upper + (lower - upper) * down)) << shift
-    return _u32(pixel)
+def _source(matrix: tuple[float, float, float, float], x: int, y: int) -> tuple[float, float]:
+    """Where Pillow takes a pixel from, in pixels from the corner of the image."""
+    cosine, sine, offset_x, offset_y = matrix
+    return (cosine * (x + 0.5) + sine * (y + 0.5)) + offset_x, (-sine * (x + 0.5) + cosine * (y + 0.5)) + offset_y
+
+
+@compiled
+def _columns_inside(matrix: tuple[float, float, float, float], width: int, height: int, y: int) -> tuple[int, int]:
+    """The columns of a row, from the first to behind the last, whose source lies inside the image."""
+    cosine, sine = matrix[0], matrix[1]
+    x, z = _source(matrix, 0, y)
+    edge, other = z / sine, (z - height) / sine
+    lowest, highest = max(-x / cosine, min(edge, other)), min((width - x) / cosine, max(edge, other))
+    first = min(max(math.floor(lowest) - 1, 0), width)
+    last = min(max(math.ceil(highest) + 2, first), width)
+    while first < last:
+        x, z = _source(matrix, first, y)
+        if 0.0 <= x < width and 0.0 <= z < height:
+            break
+        first += 1
+    while first < last:
+        x, z = _source(matrix, last - 1, y)
+        if 0.0 <= x < width and 0.0 <= z < height:
+            break
+        last -= 1
+    return first, last
 
 
 @compiled
 def rotate(image: NDArray[np.uint32], width: int, degrees: int, out: NDArray[np.uint32]) -> None:
-    """Rotates around the centre, counterclockwise."""
+    """Rotates around the centre, counterclockwise, by whole degrees other than 0."""
     height = image.size // width
     cosine, sine = _ROTATIONS[degrees + _LARGEST_ANGLE, 0], _ROTATIONS[degrees + _LARGEST_ANGLE, 1]
-    # The matrix is (cosine, sine, offset_x, −sine, cosine, offset_y).
     offset_x = (cosine * (-width / 2) + sine * (-height / 2)) + width / 2
     offset_y = (-sine * (-width / 2) + cosine * (-height / 2)) + height / 2
-    places, doubts = np.empty((4, width), _i32), np.empty(width, _i32)
-    fractions, neighbours = np.empty((2, width), _f32), np.empty((4, width), _u32)
+    matrix = (cosine, sine, offset_x, offset_y)
+    step_x, step_y = math.floor(cosine * _ONE + 0.5), math.floor(-sine * _ONE + 0.5)
+    places, doubts = np.empty(width, _i32), np.empty(width, _i32)
+    fractions, pairs = np.empty((2, width), _f32), np.empty((2, width), _u64)
     for y in range(height):
         row = out[y * width : (y + 1) * width]
-        row_x, row_y = sine * (y + 0.5), cosine * (y + 0.5)
-        first, last = 0, width
-        while first < width:
-            x, z = (cosine * (first + 0.5) + row_x) + offset_x, (-sine * (first + 0.5) + row_y) + offset_y
-            if 0.0 <= x < width and 0.0 <= z < height:
-                break
-            row[first] = 0
-            first += 1
-        while last > first:
-            x, z = (cosine * (last - 0.5) + row_x) + offset_x, (-sine * (last - 0.5) + row_y) + offset_y
-            if 0.0 <= x < width and 0.0 <= z < height:
-                break
-            last -= 1
-            row[last] = 0
-        n = last - first
-        if n == 0:
-            continue
-        inside = row[first:last]
-        across, down = fractions[0, :n], fractions[1, :n]
-        _places(
-            cosine,
-            sine,
-            row_x,
-            row_y,
-            offset_x,
-            offset_y,
-            first,
-            width,
-            height,
-            places[0, :n],
-            places[1, :n],
-            places[2, :n],
-            places[3, :n],
-            across,
-            down,
-        )
-        p, q, r, s = neighbours[0, :n], neighbours[1, :n], neighbours[2, :n], neighbours[3, :n]
-        _gather(image, places[0, :n], 0, p)
-        _gather(image, places[1, :n], 0, q)
-        _gather(image, places[2, :n], 0, r)
-        _gather(image, places[3, :n], 0, s)
-        if _interpolate(p, q, r, s, across, down, inside, doubts[:n]) == 0:
-            continue
+        first, last = _columns_inside(matrix, width, height, y)
+        row[:first] = 0
+        row[last:] = 0
+        inside, n = row[first:last], last - first
+        if width > 1 and height > 1:
+            x, z = _source(matrix, first, y)
+            fixed_x, fixed_y = math.floor((x - 0.5) * _ONE), math.floor((z - 0.5) * _ONE)
+            across, down = fractions[0, :n], fractions[1, :n]
+            _places(fixed_x, fixed_y, step_x, step_y, width, height, places[:n], across, down, doubts[:n])
+            _gather_pairs(image, places[:n], pairs[0, :n])
+            _gather_pairs(image[width:], places[:n], pairs[1, :n])
+            if _interpolate(pairs[0, :n], pairs[1, :n], across, down, inside, doubts[:n]) == 0:
+                continue
+        else:
+            doubts[:n] = 1
         for i in range(n):
             if doubts[i] != 0:
-                x = (first + i) + 0.5
-                place_x, place_y = ((cosine * x + row_x) + offset_x) - 0.5, ((-sine * x + row_y) + offset_y) - 0.5
-                exact_x, exact_y = place_x - math.floor(place_x), place_y - math.floor(place_y)
-                inside[i] = _bilinear(p[i], q[i], r[i], s[i], exact_x, exact_y)
+                x, z = _source(matrix, first + i, y)
+                inside[i] = _pixel_at(image, width, height, x - 0.5, z - 0.5)

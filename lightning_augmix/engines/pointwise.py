@@ -105,15 +105,18 @@ def _smooth(
 ) -> None:
     for i in range(out.size):
         # The filter's sum over 13, rounded: by 16-bit integers, exact because no sum over 13 is half an integer.
-        total = _i32(_i32(left[i]) + _i32(middle[i]) + _i32(right[i]) + (_i32(row[i]) << 2) + 6)
-        out[i] = _u8(_i32(_i32(total * _i32(20165)) >> _i32(18)))
+        total = _i16(_i16(left[i] + middle[i]) + _i16(right[i] + _i16(_i16(row[i]) << 2) + 6))
+        out[i] = _u8(_i16(_i32(_i32(total) * _i32(20165)) >> _i32(16)) >> _i16(2))
 
 
 @compiled
-def _blend(row: NDArray[np.uint8], degenerate: NDArray[np.uint8], factor: float, out: NDArray[np.uint8]) -> None:
+def _blend(image: NDArray[np.uint8], degenerate: NDArray[np.uint8], factor: float, out: NDArray[np.uint8]) -> None:
     for i in range(out.size):
         level = _f32(degenerate[i])
-        out[i] = _u8(_level(level + factor * (_f32(row[i]) - level)))
+        out[i] = _u8(_level(level + factor * (_f32(image[i]) - level)))
+
+
+_BLOCK = 4096  # bytes, so that the sums stay in the first cache
 
 
 @compiled
@@ -129,16 +132,19 @@ def sharpen(image: NDArray[np.uint8], stride: int, factor: float, out: NDArray[n
     if image.size < 3 * stride or stride < 12:
         out[:] = image
         return
-    sums, smooth = np.empty(stride, _i16), np.empty(stride - 8, _u8)
+    sums, smooth = np.empty(_BLOCK + 8, _i16), np.empty(_BLOCK, _u8)
+    # Through the borders as if rows went on in the next one, then the borders.
+    begin, end = stride + 4, image.size - stride - 4
+    for start in range(begin, end, _BLOCK):
+        n = min(_BLOCK, end - start)
+        here, a, b = image[start : start + n], start - 4, start + n + 4
+        _sum_rows(image[a - stride : b - stride], image[a:b], image[a + stride : b + stride], sums[: n + 8])
+        _smooth(sums[:n], sums[4 : n + 4], sums[8 : n + 8], here, smooth[:n])
+        _blend(here, smooth[:n], factor, out[start : start + n])
     out[:stride] = image[:stride]
     out[image.size - stride :] = image[image.size - stride :]
-    for start in range(stride, image.size - stride, stride):
-        row = image[start : start + stride]
-        _sum_rows(image[start - stride : start], row, image[start + stride : start + 2 * stride], sums)
-        _smooth(sums[: stride - 8], sums[4 : stride - 4], sums[8:], row[4 : stride - 4], smooth)
-        _blend(row[4 : stride - 4], smooth, factor, out[start + 4 : start + stride - 4])
-        out[start : start + 4] = row[:4]
-        out[start + stride - 4 : start + stride] = row[stride - 4 :]
+    for start in range(stride, image.size, stride):
+        out[start - 4 : start + 4] = image[start - 4 : start + 4]
 
 
 @compiled
@@ -195,6 +201,7 @@ def equalize_table(image: NDArray[np.uint32], table: NDArray[np.uint32]) -> bool
         counts[0, pixel & _u32(255)] += 1
         counts[1, (pixel >> _u32(8)) & _u32(255)] += 1
         counts[2, (pixel >> _u32(16)) & _u32(255)] += 1
+    totals = np.empty(256, _i32)
     changes = False
     for channel in range(3):
         occupied, last = 0, 0
@@ -209,8 +216,13 @@ def equalize_table(image: NDArray[np.uint32], table: NDArray[np.uint32]) -> bool
         changes = True
         total = step // 2
         for level in range(256):
-            table[channel, level] = _u32(min(total // step, 255)) << _u32(8 * channel)
+            totals[level] = total
             total += counts[channel, level]
+        # By float64, which vector registers divide: exact, as the integers are below 2³¹.
+        divisor = np.float64(step)
+        for level in range(256):
+            quotient = _i32(np.float64(totals[level]) / divisor)
+            table[channel, level] = _u32(min(quotient, _i32(255))) << _u32(8 * channel)
     return changes
 
 
