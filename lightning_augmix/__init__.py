@@ -9,21 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_augmix.callback import AugMixCallback
+    from lightning_augmix.consistency import JSDLoss, jsd_consistency
     from lightning_augmix.functional import apply_plan, augmix_image
     from lightning_augmix.injection import augment_dataloader, augment_dataset
     from lightning_augmix.operations import augmentation_sets
     from lightning_augmix.plan import AugMixPlan, sample_plan
+    from lightning_augmix.report import RobustnessReport
+    from lightning_augmix.robustness import evaluate_robustness
     from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = [
     "AugMixCallback",
     "AugMixPlan",
     "AugmentAndMixTransform",
+    "JSDLoss",
+    "RobustnessReport",
     "apply_plan",
     "augment_dataloader",
     "augment_dataset",
     "augmentation_sets",
     "augmix_image",
+    "evaluate_robustness",
+    "jsd_consistency",
     "sample_plan",
 ]
 
@@ -35,11 +42,15 @@ _MODULES = {
     "AugMixCallback": "callback",
     "AugMixPlan": "plan",
     "AugmentAndMixTransform": "transform",
+    "JSDLoss": "consistency",
+    "RobustnessReport": "report",
     "apply_plan": "functional",
     "augment_dataloader": "injection",
     "augment_dataset": "injection",
     "augmentation_sets": "operations",
     "augmix_image": "functional",
+    "evaluate_robustness": "robustness",
+    "jsd_consistency": "consistency",
     "sample_plan": "plan",
 }
 

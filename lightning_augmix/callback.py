@@ -23,6 +23,7 @@ from lightning_augmix.fit import Fit
 from lightning_augmix.operations import AugmentationSet
 from lightning_augmix.samples import ImageKey, OnUnsupported, check_image_key
 from lightning_augmix.transform import AugmentAndMixTransform
+from lightning_augmix.views import check_views
 
 __all__ = ["AugMixCallback"]
 
@@ -49,6 +50,11 @@ class AugMixCallback(pl.Callback):
             ``"original"``, ``"photometric"`` (moves no pixel), or a sequence of operation names or operations.
         engine: What applies the operations: ``"numba"``, ``"pillow"``, or ``"auto"`` for the faster. All give the same
             bytes.
+        views: With a number above 0, each training image comes clean and in as many independent augmentations, for
+            :class:`JSDLoss`; the paper has 2. The images of a batch of N samples are ``[(1 + views) · N, C, H, W]``,
+            all clean ones first, then all first views, and so on; everything else is as without. An image is loaded
+            and cropped once, and its views meet the same random draws in the steps behind AugMix and in the collate
+            function.
         seed: With an integer, the augmentation of sample i in epoch e is a pure function of (seed, e, i): the same
             for any number and kind of worker processes, for any number of ranks, and after a resume. With ``None``,
             it follows torch's default generator and the rank.
@@ -61,6 +67,7 @@ class AugMixCallback(pl.Callback):
 
     Attributes:
         transform: The transform of which each training pipeline gets a copy, or for use with ``inject=False``.
+        views: See above.
         seed: The seed.
         image_key: See above.
         inject: See above.
@@ -88,11 +95,13 @@ class AugMixCallback(pl.Callback):
         augmentation_set: AugmentationSet = "all",
         *,
         engine: str = "auto",
+        views: int = 0,
         seed: int | None = None,
         image_key: ImageKey | None = None,
         inject: bool = True,
         on_unsupported: OnUnsupported = "raise",
     ) -> None:
+        check_views(views)
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
             raise TypeError(f"Expected argument `seed` to be an integer or None; got {seed!r} (leave it out for None).")
         check_image_key(image_key)
@@ -103,10 +112,16 @@ class AugMixCallback(pl.Callback):
                 f"Expected argument `image_key` to be None with `inject=False`, which leaves the placing to you; got "
                 f"{image_key!r}: leave out one of the two."
             )
+        if views and not inject:
+            raise ValueError(
+                f"Expected argument `views` to be 0 with `inject=False`, which leaves the placing to you; got {views}: "
+                "leave out one of the two, or name the image with `image_key`."
+            )
         if on_unsupported not in get_args(OnUnsupported):
             permitted = " or ".join(map(repr, get_args(OnUnsupported)))
             raise ValueError(f"Expected argument `on_unsupported` to be {permitted}; got {on_unsupported!r}.")
         self.transform = AugmentAndMixTransform(severity, width, depth, alpha, augmentation_set, engine=engine)
+        self.views = views
         self.seed = None if seed is None else int(seed)
         self.image_key = image_key
         self.inject = inject
@@ -136,6 +151,7 @@ class AugMixCallback(pl.Callback):
             self.transform,
             seed=self.seed,
             inject=self.inject,
+            views=self.views,
             image_key=self.image_key,
             on_unsupported=self.on_unsupported,
             tell=self._tell,
@@ -143,7 +159,7 @@ class AugMixCallback(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What decides the augmentation, for checkpoints."""
-        return {**self.transform.hyperparameters.arguments(), "seed": self.seed}
+        return {**self.transform.hyperparameters.arguments(), "views": self.views, "seed": self.seed}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

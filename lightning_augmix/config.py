@@ -28,6 +28,7 @@ class AugMixCallbackConfig(AugmentAndMixTransformConfig):
     """Schema of :class:`lightning_augmix.AugMixCallback`, which explains the fields."""
 
     _target_: str = "lightning_augmix.AugMixCallback"
+    views: int = 0
     seed: int | None = None
     image_key: Any = None  # a key or a position; OmegaConf has no union of them
     inject: bool = True
@@ -55,6 +56,8 @@ class ModelConfig:
 
     _target_: str = "lightning_augmix.apps.model.Classifier"
     architecture: str = "small_resnet"
+    views: int = 0
+    consistency_weight: float = 12.0
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4

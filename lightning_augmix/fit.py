@@ -17,6 +17,7 @@ from lightning_augmix.keys import WITHOUT_SEED, RunKeys
 from lightning_augmix.pipeline import PlacementError
 from lightning_augmix.samples import BY_HAND, Announced, ImageKey, OnUnsupported, answering
 from lightning_augmix.transform import AugmentAndMixTransform
+from lightning_augmix.views import AugMixViews
 
 __all__ = ["Fit"]
 
@@ -60,6 +61,7 @@ class Fit:
         transform: The callback's transform: copies of it are inserted, or it stands in the user's data.
         seed: The callback's seed.
         inject: Whether copies are inserted.
+        views: Number of augmented views of each image; 0 for images that are augmented themselves.
         image_key: The callback's image_key.
         on_unsupported: What happens to loaders that cannot be augmented.
         tell: Is given the report of every insertion.
@@ -75,6 +77,7 @@ class Fit:
         *,
         seed: int | None,
         inject: bool,
+        views: int,
         image_key: ImageKey | None,
         on_unsupported: OnUnsupported,
         tell: Callable[[str], None],
@@ -83,6 +86,7 @@ class Fit:
         self._keys = RunKeys(seed, trainer.global_rank)
         self._transform = transform
         self._inject = inject
+        self._views = views
         self._image_key = image_key
         self._on_unsupported = on_unsupported
         self._tell = tell
@@ -141,7 +145,7 @@ class Fit:
         keys = self._keys
         if self._inject:
             keys = keys.for_loader(self._position)
-            transform = copy.copy(self._transform)
+            transform = AugMixViews(self._transform, self._views) if self._views else copy.copy(self._transform)
             transform.keys = keys
             injection = inject(
                 original.dataset, transform, image_key=self._image_key, on_unsupported=self._on_unsupported
@@ -150,7 +154,7 @@ class Fit:
             self._tell(injection.report)
         else:
             dataset = answering(original.dataset, Announced(keys, self._on_unsupported))
-        clone = clone_dataloader(loader, dataset)
+        clone = clone_dataloader(loader, dataset, views=self._views, on_unsupported=self._on_unsupported)
         self._clones.append(_Clone(weakref.ref(clone), original, dataset, keys))
         return clone
 
@@ -252,6 +256,7 @@ class Fit:
         for loader, original in clones:
             if loader is not None:
                 loader.__dict__["dataset"] = original.dataset
+                loader.collate_fn = original.collate_fn
                 loader._iterator = None
 
 

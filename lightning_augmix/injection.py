@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from lightning_augmix.collate import CollateViews
 from lightning_augmix.engines import select_engine
 from lightning_augmix.pipeline import PlacementError
 from lightning_augmix.placement import Injector, check_without_augmix, outline
@@ -22,6 +23,7 @@ from lightning_augmix.samples import (
     check_image_key,
 )
 from lightning_augmix.transform import AugmentAndMixTransform
+from lightning_augmix.views import AugMixViews, check_views
 
 __all__ = ["Injection", "augment_dataloader", "augment_dataset", "clone_dataloader", "inject"]
 
@@ -83,13 +85,16 @@ def augment_dataset(dataset: _D, transform: AugmentAndMixTransform, *, image_key
     return augmented
 
 
-def augment_dataloader(loader: _L, transform: AugmentAndMixTransform, *, image_key: ImageKey | None = None) -> _L:
+def augment_dataloader(
+    loader: _L, transform: AugmentAndMixTransform, *, image_key: ImageKey | None = None, views: int = 0
+) -> _L:
     """Returns a copy of a loader whose images are augmented, for instance for a training loop without a Trainer.
 
     Args:
         loader: A ``DataLoader``; it is not changed, and worker processes it may have running are left alone.
         transform: The transform to insert, see :func:`augment_dataset`.
         image_key: See there.
+        views: 0, or the number of augmented views of each image, see :class:`AugMixCallback`.
 
     Returns:
         The copy, of the type of ``loader``. It shares the sampler, the collate function and all settings.
@@ -104,15 +109,20 @@ def augment_dataloader(loader: _L, transform: AugmentAndMixTransform, *, image_k
             f"Expected argument `loader` to be a torch.utils.data.DataLoader; got {type(loader).__name__}, whose "
             "dataset cannot be reached: put AugmentAndMixTransform into its transforms yourself."
         )
-    return clone_dataloader(loader, augment_dataset(loader.dataset, transform, image_key=image_key))
+    check_views(views)
+    if views:
+        transform = AugMixViews(transform, views)
+    return clone_dataloader(loader, augment_dataset(loader.dataset, transform, image_key=image_key), views=views)
 
 
-def clone_dataloader(loader: _L, dataset: Any) -> _L:
+def clone_dataloader(loader: _L, dataset: Any, *, views: int = 0, on_unsupported: OnUnsupported = "raise") -> _L:
     """Returns a copy of a loader over another dataset, without any worker process of the original's.
 
     Args:
         loader: The loader to copy.
         dataset: The dataset of the copy, as long as the original's.
+        views: Number of augmented views that it makes of each image.
+        on_unsupported: Whether samples without views are an error, or a warning.
 
     Returns:
         The copy.
@@ -135,6 +145,9 @@ def clone_dataloader(loader: _L, dataset: Any) -> _L:
             "plain DataLoader."
         )
     clone._iterator = None
+    if views:
+        takes_list = clone.batch_sampler is not None
+        clone.collate_fn = CollateViews(loader.collate_fn, views, takes_list=takes_list, on_unsupported=on_unsupported)
     return clone
 
 

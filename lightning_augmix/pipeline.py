@@ -13,6 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lightning_augmix.transform import AugmentAndMixTransform
+from lightning_augmix.views import AugMixViews, EachView
 
 __all__ = [
     "Place",
@@ -140,6 +141,8 @@ def describe(pipeline: Any) -> str:
         >>> describe(v1.Compose([v1.CenterCrop(8), v1.Compose([v1.ToTensor()])]))
         'Compose(CenterCrop(size=(8, 8)), Compose(ToTensor()))'
     """
+    if isinstance(pipeline, EachView):
+        return f"EachView({describe(pipeline.step)})"
     children = _children(pipeline)
     if children is None:
         return " ".join(repr(pipeline).split())
@@ -209,14 +212,25 @@ def leaves(pipeline: Any) -> Iterator[Any]:
 def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransform) -> Any:
     children = _children(pipeline)
     if children is None:
-        steps = [augmix, pipeline]
+        steps = [augmix, _behind(augmix, pipeline)]
         return v2.Compose(steps) if isinstance(pipeline, v2.Transform) else v1.Compose(steps)
-    position, *rest = path
-    if rest:
-        children[position] = _inserted(children[position], tuple(rest), augmix)
+    position, *path_within = path
+    before, behind = children[:position], children[position:]
+    if path_within:
+        before.append(_inserted(behind.pop(0), tuple(path_within), augmix))
     else:
-        children.insert(position, augmix)
-    container = copy.copy(pipeline)
+        before.append(augmix)
+    if isinstance(augmix, AugMixViews) and behind:
+        behind = [EachView(_container(pipeline, behind))]
+    return _container(pipeline, before + behind)
+
+
+def _behind(augmix: AugmentAndMixTransform, step: Any) -> Any:
+    return EachView(step) if isinstance(augmix, AugMixViews) else step
+
+
+def _container(like: Any, children: list[Any]) -> Any:
+    container = copy.copy(like)
     if isinstance(container, nn.Sequential):
         container.__dict__["_modules"] = {str(number): child for number, child in enumerate(children)}
     else:

@@ -185,6 +185,7 @@ def test_hyperparameters_go_to_the_logger(tmp_path):
         "alpha": 1.0,
         "augmentation_set": ["rotate"],
         "engine": "auto",
+        "views": 0,
         "seed": 5,
     }
 
@@ -220,6 +221,7 @@ def test_checkpoints_hold_the_hyperparameters_and_load_with_weights_only(tmp_pat
         "depth": -1,
         "alpha": 1.0,
         "augmentation_set": ["rotate"],
+        "views": 0,
         "seed": 5,
     }
 

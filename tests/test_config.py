@@ -46,12 +46,39 @@ def test_every_option_of_every_group_composes(group, option):
         cfg = compose("train", ["callbacks=augmix"])
         assert isinstance(instantiate(cfg.callbacks.augmix), AugMixCallback)
         return
+    if group == "experiment":
+        cfg = compose("train", [f"experiment={option}"])
+        assert (cfg.augmix is None) is option.endswith("_standard")
+        return
     cfg = compose("train", [f"{group}={option}"])
     assert (cfg.augmix is None) is ((group, option) == ("augmix", "off"))
 
 
 def test_every_group_of_the_schema_is_there():
-    assert {group for group, _ in OPTIONS} == {"augmix", "callbacks", "data", "model", "trainer"}
+    assert {group for group, _ in OPTIONS} == {"augmix", "callbacks", "data", "experiment", "model", "trainer"}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "dataset", "architecture", "severity", "views"),
+    [
+        ("paper_cifar10", "cifar10", "wrn_40_2", 3, 2),
+        ("paper_cifar100", "cifar100", "wrn_40_2", 3, 2),
+        ("paper_imagenet", "image_folder", "resnet50", 1, 2),
+        ("fashion_mnist_augmix", "fashion_mnist", "small_resnet", 3, 0),
+        ("fashion_mnist_jsd", "fashion_mnist", "small_resnet", 3, 2),
+    ],
+)
+def test_experiments(experiment, dataset, architecture, severity, views):
+    cfg = compose("train", [f"experiment={experiment}"])
+    assert (cfg.data.dataset, cfg.model.architecture) == (dataset, architecture)
+    assert (cfg.augmix.severity, cfg.augmix.augmentation_set) == (severity, "safe")
+    assert cfg.augmix.views == cfg.model.views == views
+
+
+def test_the_loss_goes_with_the_views():
+    assert compose("train", ["augmix=jsd"]).model.views == 2
+    assert compose("train", ["augmix.views=3"]).model.views == 3
+    assert compose("train", ["augmix=off"]).model.views == 0
 
 
 @pytest.mark.parametrize("option", ["default", "safe"])

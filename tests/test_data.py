@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision import datasets
 
 from lightning_augmix import AugmentAndMixTransform, augment_dataset
+from lightning_augmix.apps import data
 from lightning_augmix.apps.console import UsageError
 from lightning_augmix.apps.data import Digits, GzippedFashionMNIST, ImageDataModule
 
@@ -133,7 +134,8 @@ def test_spoilt_files_are_an_error_that_names_them(spoil, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "cifar10", "cifar100", "image_folder"])
-def test_missing_data_is_an_error_that_names_root_and_remedy(name, tmp_path):
+def test_missing_data_is_an_error_that_names_root_and_remedy(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "_DEBIAN", str(tmp_path))
     with pytest.raises(
         UsageError, match=rf"data\.root={tmp_path} does not have the data of {name}.*data\.download=true"
     ):

@@ -10,11 +10,15 @@ PUBLIC = [
     "AugMixCallback",
     "AugMixPlan",
     "AugmentAndMixTransform",
+    "JSDLoss",
+    "RobustnessReport",
     "apply_plan",
     "augment_dataloader",
     "augment_dataset",
     "augmentation_sets",
     "augmix_image",
+    "evaluate_robustness",
+    "jsd_consistency",
     "sample_plan",
 ]
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
-from lightning_augmix.apps.model import Classifier, SmallResNet
+from lightning_augmix.apps.model import Classifier, SmallResNet, WideResNet
 
 
 @pytest.mark.parametrize("size", [(8, 8), (32, 32), (30, 44)])
@@ -21,5 +22,23 @@ def test_numbers_out_of_range_are_errors_that_name_them(name, value):
 
 
 def test_an_unknown_architecture_is_an_error_with_near_misses():
-    with pytest.raises(ValueError, match=r"`architecture` to be small_resnet or.*got 'resnet'.*resnet"):
+    with pytest.raises(ValueError, match=r"`architecture` to be small_resnet, wrn_40_2 or.*got 'resnet'.*resnet"):
         Classifier(5, "resnet")
+
+
+def test_the_wide_resnet_of_the_paper():
+    model = WideResNet(10)
+    # WRN-40-2 has 2.2 million parameters (Zagoruyko and Komodakis, table 5).
+    assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(2.2e6, rel=0.03)
+    assert sum(isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) for module in model.modules()) == 37
+    assert model(torch.rand(2, 3, 32, 24)).shape == (2, 10)
+    assert Classifier(7, "wrn_40_2")(torch.rand(2, 3, 32, 24)).shape == (2, 7)
+
+
+def test_with_views_the_loss_is_jsd():
+    model = Classifier(4, views=2, consistency_weight=3)
+    assert repr(model.loss) == "JSDLoss(weight=3, views=2, label_smoothing=0)"
+    model.log = lambda *args, **kwargs: None
+    loss = model.training_step((torch.rand(6, 3, 16, 12), torch.tensor([0, 1])), 0)
+    loss.backward()
+    assert loss.isfinite()

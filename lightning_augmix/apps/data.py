@@ -99,9 +99,13 @@ class _Source:
     small: bool = True
 
 
+_DEBIAN = "/usr/share/datasets/fashion-mnist"  # its package dataset-fashion-mnist
+
+
 def _fashion_mnist(root: str, train: bool, download: bool, transform: _Transform | None) -> Any:
-    if GzippedFashionMNIST.is_at(root):
-        return GzippedFashionMNIST(root, train, transform)
+    for folder in (root, _DEBIAN):
+        if GzippedFashionMNIST.is_at(folder):
+            return GzippedFashionMNIST(folder, train, transform)
     return datasets.FashionMNIST(root, train, transform, download=download)
 
 
@@ -144,8 +148,9 @@ class ImageDataModule(pl.LightningDataModule):
 
     Args:
         dataset: ``"digits"``, ``"fashion_mnist"``, ``"cifar10"``, ``"cifar100"`` or ``"image_folder"``.
-        root: Folder of the data; the digits need none. ``fashion_mnist`` also takes a folder of gzipped IDX files,
-            ``image_folder`` one with folders ``train`` and ``test`` (or ``val``) of a folder per class.
+        root: Folder of the data; the digits need none. ``fashion_mnist`` also takes a folder of gzipped IDX files, and
+            finds those of Debian's package ``dataset-fashion-mnist``; ``image_folder`` takes one with folders ``train``
+            and ``test`` (or ``val``) of a folder per class.
         image_size: Height and width of the images in pixels, at least 8.
         batch_size: Images per batch, at least 1.
         num_workers: Worker processes per loader, at least 0.
@@ -213,6 +218,16 @@ class ImageDataModule(pl.LightningDataModule):
         """Batches of the test images."""
         return self._loader(self.test_data)
 
+    def test_images(self) -> Dataset[Any]:
+        """The test images as PIL images of one size, for corruptions to be computed."""
+        return self._open(train=False, transform=None if self._source.small else v2.Compose(self._eval_size()))  # type: ignore[no-any-return]
+
+    def corrupted_transform(self) -> _Transform:
+        """Makes input of a corrupted test image, which has been cropped already."""
+        size = self.hparams["image_size"]
+        transform: _Transform = v2.Compose([v2.RGB(), v2.Resize((size, size)), *self._to_tensor()])
+        return transform
+
     def _loader(self, data: Dataset[Any], **kwargs: Any) -> DataLoader[Any]:
         workers = self.hparams["num_workers"]
         return DataLoader(
@@ -242,9 +257,12 @@ class ImageDataModule(pl.LightningDataModule):
         return v2.Compose([v2.RGB(), *steps, *self._to_tensor()])
 
     def _eval_transform(self) -> Any:
+        return v2.Compose([*self._eval_size(), *self._to_tensor()])
+
+    def _eval_size(self) -> list[_Transform]:
         size = self.hparams["image_size"]
         resize = [v2.Resize((size, size))] if self._source.small else [v2.Resize(size * 8 // 7), v2.CenterCrop(size)]
-        return v2.Compose([v2.RGB(), *resize, *self._to_tensor()])
+        return [v2.RGB(), *resize]
 
     def _to_tensor(self) -> list[_Transform]:
         normalize = v2.Normalize(self._source.mean, self._source.std)

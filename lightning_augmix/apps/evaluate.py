@@ -1,0 +1,142 @@
+"""``augmix-evaluate``: the robustness of classifiers that ``augmix-train`` trained, side by side."""
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+
+from lightning_augmix.apps.console import UsageError, build, readable_errors
+from lightning_augmix.config import register
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from lightning_augmix.apps.data import ImageDataModule
+    from lightning_augmix.corruptions import CorruptedData
+    from lightning_augmix.report import RobustnessReport
+
+__all__ = ["evaluate", "main"]
+
+_COMMAND = "augmix-evaluate"
+
+
+def evaluate(cfg: "DictConfig") -> float:
+    """Measures one classifier or several, prints tables, and writes reports and pictures.
+
+    Args:
+        cfg: The composed configuration, see ``configs/evaluate.yaml``.
+
+    Returns:
+        The mean corruption error of the last, in [0, 1].
+    """
+    # Imported here, so that `--help` is quick.
+    from rich.console import Console
+
+    from lightning_augmix.charts import draw_errors, draw_reliability
+
+    paths = [cfg.ckpt_path] if isinstance(cfg.ckpt_path, str) else list(cfg.ckpt_path)
+    names = [_name(path) for path in paths] if cfg.names is None else list(cfg.names)
+    if len(set(names)) != len(paths):
+        raise UsageError(
+            f"Expected names to have a name of its own for each of the {len(paths)} checkpoints; got {names}."
+        )
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    console, reports = Console(), []
+    for name, path in zip(names, paths, strict=True):
+        report = _evaluated(cfg, name, path)
+        report.save(folder / f"{name}.json")
+        report.save_csv(folder / f"{name}.csv")
+        console.print(report)
+        reports.append(report)
+    if len(reports) > 1:
+        console.print(_comparison(reports))
+    draw_errors(reports, folder / "errors.png")
+    draw_reliability(reports, folder / "reliability.png")
+    console.print(f"Reports and pictures: {folder}", soft_wrap=True)
+    return reports[-1].mean_corruption_error
+
+
+def _name(path: str) -> str:
+    """The folder of the run that wrote a checkpoint."""
+    parents = [parent.name for parent in Path(path).absolute().parents if parent.name != "checkpoints"]
+    return parents[0]
+
+
+def _evaluated(cfg: "DictConfig", name: str, path: str) -> "RobustnessReport":
+    import torch
+
+    from lightning_augmix.apps.data import ImageDataModule
+    from lightning_augmix.apps.model import Classifier
+    from lightning_augmix.robustness import evaluate_robustness
+
+    if not zipfile.is_zipfile(path):
+        raise UsageError(
+            f"Expected ckpt_path to be a checkpoint file of augmix-train, or a list of them; got {path!r}."
+        )
+    state = torch.load(path, map_location="cpu", weights_only=True).get("callbacks", {}).get("AugMixCallback")
+    given = {key: value for key, value in cfg.data.items() if value is not None}
+    try:
+        model = Classifier.load_from_checkpoint(path, map_location="cpu")
+        data = ImageDataModule.load_from_checkpoint(path, **given)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UsageError(f"{path} is not a checkpoint of augmix-train ({error}).") from error
+    data.setup("test")
+    try:
+        return evaluate_robustness(
+            model,
+            data.test_data,
+            _corrupted(cfg, data),
+            data.corrupted_transform(),
+            batch_size=data.hparams["batch_size"],
+            num_workers=data.hparams["num_workers"],
+            trainer=build(cfg.trainer),
+            name=name,
+            augmentation_set=None if state is None else state["augmentation_set"],
+        )
+    except (ValueError, ImportError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _corrupted(cfg: "DictConfig", data: "ImageDataModule") -> "CorruptedData":
+    from lightning_augmix.corruptions import compute_corruptions, open_corruptions
+
+    if cfg.corruptions != "computed":
+        return open_corruptions(cfg.corruptions)
+    folder = Path(cfg.cache) / data.hparams["dataset"]
+    return compute_corruptions(data.test_images(), folder, seed=cfg.seed, processes=cfg.processes)
+
+
+def _comparison(reports: "list[RobustnessReport]") -> Any:
+    from rich.table import Table
+
+    table = Table(title="Error in %", title_justify="left")
+    for column in ("", "clean", "corrupted", "RMS calibration, clean", "RMS calibration, corrupted"):
+        table.add_column(column, justify="right" if column else "left")
+    for report in reports:
+        values = (
+            report.clean_error,
+            report.mean_corruption_error,
+            report.clean.rms_error,
+            report.corrupted.rms_error,
+        )
+        table.add_row(report.name, *(f"{100 * value:.2f}" for value in values))
+    return table
+
+
+@hydra.main(version_base="1.3", config_path="pkg://lightning_augmix.configs", config_name="evaluate")
+def _application(cfg: "DictConfig") -> float:
+    with readable_errors(_COMMAND):
+        return evaluate(cfg)
+
+
+def main() -> None:
+    """The console command."""
+    register()
+    with readable_errors(_COMMAND):
+        _application()
+
+
+if __name__ == "__main__":
+    main()

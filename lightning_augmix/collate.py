@@ -1,0 +1,148 @@
+"""Batches of views: ``[(1 + views) · N, C, H, W]``, all clean images first, then all first views, and so on."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from lightning_augmix.samples import OnUnsupported, refuse
+from lightning_augmix.transform import may_be_image
+from lightning_augmix.views import Views, leaves_and_structure, replays
+
+__all__ = ["CollateViews"]
+
+_Path: TypeAlias = tuple[Any, ...]
+
+
+class CollateViews:
+    """Collates the samples of each view with the user's function, and joins the images of the batches.
+
+    What differs between the batches is the images; all else, targets for instance, is that of the clean batch. The
+    random draws of the function (of torch's, NumPy's and Python's global generators) are the same for every view.
+
+    Args:
+        collate: The user's function.
+        views: Number of augmented views, at least 1.
+        takes_list: Whether it takes a list of samples, rather than a batch that the dataset made.
+        on_unsupported: Whether samples without views are an error, or a warning.
+    """
+
+    def __init__(
+        self, collate: Callable[[Any], Any], views: int, *, takes_list: bool, on_unsupported: OnUnsupported
+    ) -> None:
+        self.collate = collate
+        self.views = views
+        self.takes_list = takes_list
+        self.on_unsupported = on_unsupported
+        self._images: set[_Path] = set()
+
+    def __call__(self, samples: Any) -> Any:
+        """Makes a batch.
+
+        Args:
+            samples: A list of N samples, or a batch.
+
+        Returns:
+            The batch, its tensors of images ``[(1 + views) · N, …]``, its lists of images as much longer.
+
+        Raises:
+            PlacementError: If a sample came without views.
+            TypeError: If the images of the batch cannot be told, or are no tensors of N images.
+        """
+        flat = [leaves_and_structure(sample) for sample in (samples if self.takes_list else [samples])]
+        has_views = [any(isinstance(entry, Views) for entry in entries) for entries, _ in flat]
+        if not all(has_views):
+            refuse(
+                "a sample has lost the views of its image, because its dataset does not put them into the tuple, list "
+                "or dict as they are. Let the transforms do all that is done to the image, or leave out `views`.",
+                self.on_unsupported,
+            )
+        if not any(has_views):
+            return self.collate(samples)
+        batches = []
+        for view in replays(1 + self.views):
+            own = [
+                pytree.tree_unflatten([e.images[view] if isinstance(e, Views) else e for e in entries], structure)
+                for entries, structure in flat
+            ]
+            batches.append(self.collate(own if self.takes_list else own[0]))
+        return self._joined(batches, len(flat) if self.takes_list else None)
+
+    def _joined(self, batches: list[Any], count: int | None) -> Any:
+        parts = [dict(_parts(batch, count)) for batch in batches]
+        if any(part.keys() != parts[0].keys() for part in parts):
+            raise TypeError("With `views`, the collate function has to give batches of one structure for every view.")
+        self._images |= {path for path in parts[0] if any(_differ(parts[0][path], part[path]) for part in parts)}
+        # Views may all be equal, with severity=0 for instance.
+        images = self._images & parts[0].keys() or {path for path, part in parts[0].items() if _may_be_images(part)}
+        if not images:
+            raise TypeError(
+                f"{_EXPECTED}; got a batch of {', '.join(type(part).__name__ for part in parts[0].values())}."
+            )
+        joined = {path: _concatenated([part[path] for part in parts], count) for path in images}
+        return _replaced(batches[0], joined)
+
+
+_EXPECTED = (
+    "With `views`, the collate function has to give the images as a tensor [N, C, H, W], or as a list of N images, "
+    "within tuples, lists and dicts, and all else alike for every view (without generators of its own)"
+)
+
+
+def _parts(batch: Any, count: int | None, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
+    """What a batch consists of, a list of images as one part."""
+    if isinstance(batch, Mapping):
+        for key in batch:
+            yield from _parts(batch[key], count, (*path, key))
+    elif isinstance(batch, list | tuple) and not _are_images(batch, count):
+        for position, part in enumerate(batch):
+            yield from _parts(part, count, (*path, position))
+    else:
+        yield path, batch
+
+
+def _replaced(batch: Any, parts: Mapping[_Path, Any], path: _Path = ()) -> Any:
+    if path in parts:
+        return parts[path]
+    if isinstance(batch, Mapping):
+        changed: Any = copy.copy(batch)
+        for key in batch:
+            changed[key] = _replaced(batch[key], parts, (*path, key))
+        return changed
+    if isinstance(batch, list | tuple):
+        entries = [_replaced(part, parts, (*path, position)) for position, part in enumerate(batch)]
+        return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
+    return batch
+
+
+def _are_images(part: list[Any] | tuple[Any, ...], count: int | None) -> bool:
+    is_each = all(may_be_image(entry) and getattr(entry, "ndim", 3) <= 3 for entry in part)
+    return len(part) == count and is_each
+
+
+def _may_be_images(part: Any) -> bool:
+    return isinstance(part, list | tuple) or (isinstance(part, torch.Tensor) and part.ndim == 4 and may_be_image(part))
+
+
+def _differ(first: Any, second: Any) -> bool:
+    if isinstance(first, list | tuple):
+        return any(_differ(one, other) for one, other in zip(first, second, strict=True))
+    if not isinstance(first, torch.Tensor):
+        return may_be_image(first) and not np.array_equal(np.asarray(first), np.asarray(second))
+    if first.shape != second.shape:
+        return True
+    return not torch.equal(first, second) and bool(((first != second) & ~(first.isnan() & second.isnan())).any())
+
+
+def _concatenated(parts: list[Any], count: int | None) -> Any:
+    first = parts[0]
+    if isinstance(first, list | tuple):
+        return type(first)(image for part in parts for image in part)
+    is_batch = isinstance(first, torch.Tensor) and first.ndim == 4 and may_be_image(first)
+    if not is_batch or len(first) != (len(first) if count is None else count):
+        given = f"{first.dtype} tensor {list(first.shape)}" if isinstance(first, torch.Tensor) else type(first).__name__
+        raise TypeError(f"{_EXPECTED}; got, for N = {count or 'any'}, a {given} that differs between the views.")
+    return torch.cat(parts)

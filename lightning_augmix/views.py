@@ -1,0 +1,172 @@
+"""Views of a training image for the consistency loss: the clean one, and independent augmentations of it.
+
+Within a dataset the views of an image travel together as one opaque object, so that the image is decoded and cropped
+once. The steps behind AugMix are applied to each view, and every view meets the same random draws in them.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from lightning_augmix.transform import AugmentAndMixTransform
+
+__all__ = ["AugMixViews", "EachView", "Views", "check_views", "leaves_and_structure", "replays"]
+
+_UNCHANGED = (
+    "With `views`, the dataset has to put what its transforms give into the sample as it is: it holds all views of an "
+    "image. Let the transforms that AugMix is inserted into do everything else, or do it in the collate function."
+)
+
+
+def check_views(views: Any) -> None:
+    """Refuses what is no number of augmented views.
+
+    Args:
+        views: What was given.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is negative.
+    """
+    if not isinstance(views, int) or isinstance(views, bool):
+        raise TypeError(f"Expected argument `views` to be an integer, at least 0; got {views!r}.")
+    if views < 0:
+        raise ValueError(f"Expected argument `views` to be at least 0; got {views} (the paper has 2).")
+
+
+class Views:
+    """The views of one image, or of what became of it; nothing but this package can look into it.
+
+    Args:
+        images: The clean view, then the augmented ones.
+    """
+
+    __slots__ = ("images",)
+
+    def __init__(self, images: Sequence[Any]) -> None:
+        self.images = tuple(images)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"`{name}` was asked of several views of an image. {_UNCHANGED}")
+
+
+def _refuse(*_: Any) -> NoReturn:
+    raise TypeError(_UNCHANGED)
+
+
+# torchvision's v2 transforms flatten samples in this way, and hand on what they do not know without a word.
+pytree.register_pytree_node(Views, _refuse, _refuse)
+
+
+def leaves_and_structure(sample: Any) -> tuple[list[Any], pytree.TreeSpec]:
+    """The entries of a sample, views of an image as one of them.
+
+    Args:
+        sample: Any nesting of tuples, lists and dicts.
+
+    Returns:
+        The entries, and what puts them together again by torch's ``tree_unflatten``.
+    """
+    return pytree.tree_flatten(sample, is_leaf=lambda entry: isinstance(entry, Views))
+
+
+def replays(times: int) -> Iterator[int]:
+    """Counts to ``times`` and sets the global random states back for each, so that each meets the same draws.
+
+    Behind the last, the states of torch, NumPy and Python are as the first left them.
+
+    Args:
+        times: At least 1.
+    """
+    before = after = _random_states()
+    for number in range(times):
+        if number == 1:
+            after = _random_states()
+        if number > 0:
+            _set_random_states(before)
+        yield number
+    if times > 1:
+        _set_random_states(after)
+
+
+def _random_states() -> tuple[Any, Any, Any]:
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+
+def _set_random_states(states: tuple[Any, Any, Any]) -> None:
+    torch.set_rng_state(states[0])
+    np.random.set_state(states[1])
+    random.setstate(states[2])
+
+
+class AugMixViews(AugmentAndMixTransform):
+    """AugMix that makes views of an image, each augmented with a plan of its own.
+
+    Args:
+        transform: Whose hyperparameters, engine and keys it takes.
+        views: Number of augmented views, at least 1.
+
+    Attributes:
+        views: The number.
+    """
+
+    def __init__(self, transform: AugmentAndMixTransform, views: int) -> None:
+        super().__init__(**transform.hyperparameters.arguments(), engine=transform.engine)
+        self.keys = transform.keys
+        self.views = views
+
+    def forward(self, *inputs: Any) -> Any:
+        """Puts the views of each image in its place in the sample."""
+        augmented = [super(AugMixViews, self).forward(*inputs) for _ in range(self.views)]
+        clean = inputs if len(inputs) > 1 else inputs[0]
+        return _joined([clean, *augmented], self._needs_transform_list(pytree.tree_leaves(clean)))
+
+    def extra_repr(self) -> str:
+        """The hyperparameters, as printed within pipelines."""
+        return f"{super().extra_repr()}, views={self.views}"
+
+
+class EachView(nn.Module):
+    """Applies a step to each view of an image, with the same random draws.
+
+    Args:
+        step: What torchvision's containers take as a step, or a container.
+    """
+
+    def __init__(self, step: Any) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, *inputs: Any) -> Any:
+        """Applies the step to an image or a sample.
+
+        Raises:
+            TypeError: If the step does not give as many entries as it takes.
+        """
+        entries, structure = leaves_and_structure(inputs)
+        is_image = [isinstance(entry, Views) for entry in entries]
+        outputs = []
+        for view in replays(max(len(entry.images) for entry in entries if isinstance(entry, Views))):
+            own = [entry.images[view] if isinstance(entry, Views) else entry for entry in entries]
+            outputs.append(self.step(*pytree.tree_unflatten(own, structure)))
+        return _joined(outputs, is_image)
+
+
+def _joined(samples: list[Any], is_image: list[bool]) -> Any:
+    """One sample of several that differ in their images."""
+    all_leaves, structures = zip(*map(pytree.tree_flatten, samples), strict=True)
+    if len(all_leaves[0]) != len(is_image):
+        raise TypeError(
+            f"With `views`, the steps behind AugMix have to give as many entries as they take: got {len(is_image)} and "
+            f"gave {len(all_leaves[0])}."
+        )
+    entries = [
+        Views(entries) if joins else entries[0]
+        for entries, joins in zip(zip(*all_leaves, strict=True), is_image, strict=True)
+    ]
+    return pytree.tree_unflatten(entries, structures[0])
