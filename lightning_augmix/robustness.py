@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassCalibrationError, MulticlassStatScores
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_augmix.corruptions import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions
@@ -74,14 +74,14 @@ def evaluate_robustness(
             f"Expected argument `corruptions` to be of: {', '.join(CORRUPTIONS)}; got {unknown or 'none'}."
         )
     data = corrupted if isinstance(corrupted, CorruptedData) else open_corruptions(corrupted)
-    sets = [clean]
+    sets: list[Any] = [clean]
     sets += [data.dataset(corruption, severity, transform) for corruption in corruptions for severity in SEVERITIES]
     evaluation = _Evaluation(model, _count_classes(model, clean), sets, batch_size, num_workers)
     if trainer is None:
         trainer = pl.Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
     trainer.test(evaluation, verbose=False)
     found = {key: value.item() for key, value in trainer.callback_metrics.items()}
-    errors = [found[f"wrong/{number}"] / found[f"images/{number}"] for number in range(len(sets))]
+    errors = [found[f"wrong/{number}"] / len(images) for number, images in enumerate(sets)]
     each = len(SEVERITIES)
     return RobustnessReport(
         name=type(model).__name__ if name is None else name,
@@ -122,54 +122,78 @@ class _Reliability(MulticlassCalibrationError):  # noqa: N818  # a metric, no ex
         return torch.stack([sums[0], sums[1] / counts, sums[2] / counts])
 
 
+class _WrongAnswers(Metric):
+    """Counts wrong answers on each of several sets of images."""
+
+    counts: Tensor
+
+    def __init__(self, sets: int) -> None:
+        super().__init__()
+        self.add_state("counts", torch.zeros(sets, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, answers: Tensor, targets: Tensor, numbers: Tensor) -> None:
+        # Not in place: spawned processes share the memory of the first state.
+        self.counts = self.counts + torch.bincount(numbers[answers != targets], minlength=len(self.counts))
+
+    def compute(self) -> Tensor:
+        return self.counts
+
+
+class _Numbered(Dataset[Any]):
+    """A set of images among several, whose number each sample bears."""
+
+    def __init__(self, images: Any, number: int) -> None:
+        self.images, self.number = images, number
+
+    def __getitem__(self, index: int) -> tuple[Any, Any, int]:
+        inputs, target = self.images[index]
+        return inputs, target, self.number
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
 class _Evaluation(pl.LightningModule):
-    """Counts wrong answers on each of several sets, the first of them clean."""
+    """Counts wrong answers on each of several sets, the first of them clean, and measures calibration."""
 
     def __init__(
         self, model: nn.Module, num_classes: int, sets: Sequence[Any], batch_size: int, num_workers: int
     ) -> None:
         super().__init__()
         self.model = model
-        self._sets, self._batch_size, self._num_workers = sets, batch_size, num_workers
-        self.scores = nn.ModuleList(MulticlassStatScores(num_classes, average="micro") for _ in sets)
-        self.calibration = nn.ModuleDict(
-            {images: _calibration_metrics(num_classes) for images in ("clean", "corrupted")}
+        self._data: ConcatDataset[Any] = ConcatDataset(
+            [_Numbered(images, number) for number, images in enumerate(sets)]
         )
+        self._batch_size, self._num_workers = batch_size, num_workers
+        self.wrong = _WrongAnswers(len(sets))
+        self.calibration = nn.ModuleDict({name: _calibration_metrics(num_classes) for name in ("clean", "corrupted")})
 
-    def test_dataloader(self) -> list[DataLoader[Any]]:
-        world, rank = self.trainer.world_size, self.trainer.global_rank
-        # The usual sampler counts some images twice to give each rank as many.
-        return [
-            DataLoader(
-                data,
-                self._batch_size,
-                num_workers=self._num_workers,
-                sampler=UnrepeatedDistributedSampler(data, world, rank, shuffle=False),
-            )
-            for data in self._sets
-        ]
+    def test_dataloader(self) -> DataLoader[Any]:
+        # The usual sampler counts some images twice, to give each rank as many.
+        sampler = UnrepeatedDistributedSampler(
+            self._data, self.trainer.world_size, self.trainer.global_rank, shuffle=False
+        )
+        return DataLoader(self._data, self._batch_size, num_workers=self._num_workers, sampler=sampler)
 
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        inputs, targets = batch
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        inputs, targets, numbers = batch
         probabilities = self.model(inputs).float().softmax(dim=1)
-        scores: Any = self.scores[dataloader_idx]
-        scores.update(probabilities, targets)
-        calibration: Any = self.calibration["corrupted" if dataloader_idx else "clean"]
-        calibration.update(probabilities, targets)
+        self.wrong.update(probabilities.argmax(dim=1), targets, numbers)
+        for name, chosen in (("clean", numbers == 0), ("corrupted", numbers > 0)):
+            if chosen.any():
+                calibration: Any = self.calibration[name]
+                calibration.update(probabilities[chosen], targets[chosen])
 
     def on_test_epoch_end(self) -> None:
-        found: dict[str, Tensor] = {}
-        for number, metric in enumerate(self.scores):
-            scores: Any = metric
-            right, _, _, _, images = scores.compute()
-            found |= {f"wrong/{number}": images - right, f"images/{number}": images}
+        found = {f"wrong/{number}": count for number, count in enumerate(self.wrong.compute())}
         for name, metrics in self.calibration.items():
             each: Any = metrics
             values = each.compute()
             found |= {f"{name}/expected": values["expected"], f"{name}/rms": values["rms"]}
             for row, label in zip(values["bins"], ("count", "confidence", "accuracy"), strict=True):
                 found |= {f"{name}/{label}/{number}": value for number, value in enumerate(row)}
-        # Through the log, because other strategies keep what is in the module in another process.
+        # Through the log, because strategies that spawn processes keep the module in them. (They wait for ever if what
+        # is logged exceeds the 64 KiB of a pipe: with a loader for each set it does.)
         self.log_dict({key: value.double() for key, value in found.items()})
 
 

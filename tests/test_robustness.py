@@ -1,0 +1,191 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+from lightning_augmix import evaluate_robustness
+from lightning_augmix.corruptions import CORRUPTIONS, open_corruptions
+from test_corruptions import write_cifar_c
+
+TO_TENSOR = transforms.ToTensor()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*litlogger"),
+    pytest.mark.filterwarnings("ignore:The `.*_dataloader` does not have many workers"),
+]
+
+
+class ByColor(nn.Module):
+    """Says which channel is brightest, the surer the further ahead; remembers how it was called."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(40.0))
+        self.dropout = nn.Dropout(0.9)
+
+    def forward(self, images):
+        return self.dropout(self.factor * images.mean((2, 3)))
+
+
+class Clean(Dataset):
+    def __init__(self, count):
+        self.images = np.random.default_rng(9).integers(0, 256, (count, 8, 9, 3), dtype=np.uint8)
+
+    def __getitem__(self, index):
+        return TO_TENSOR(self.images[index]), index % 3
+
+    def __len__(self):
+        return len(self.images)
+
+
+def logits_by_hand(images):
+    return 40 * (images / np.float32(255)).astype(np.float64).mean((1, 2))
+
+
+def error_by_hand(images, labels):
+    return float((logits_by_hand(images).argmax(1) != labels).mean())
+
+
+def calibration_by_hand(images, labels, bins=15):
+    """Guo et al., 2017, section 2: distances between confidence and accuracy in equal bins."""
+    exponentials = np.exp(logits_by_hand(images))
+    probabilities = exponentials / exponentials.sum(1, keepdims=True)
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    expected, squared, counts = 0.0, 0.0, []
+    for bin_ in range(bins):
+        inside = number == bin_
+        counts.append(int(inside.sum()))
+        if inside.any():
+            distance = abs(confidence[inside].mean() - right[inside].mean())
+            expected += inside.mean() * distance
+            squared += inside.mean() * distance**2
+    return expected, squared**0.5, counts
+
+
+def trainer(root, **settings):
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+    }
+    return pl.Trainer(accelerator="cpu", default_root_dir=root, **{"devices": 1, **quiet, **settings})
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_the_report_equals_a_computation_by_hand(workers, tmp_path):
+    images, labels = write_cifar_c(tmp_path, count=7)
+    clean, model = Clean(11), ByColor()
+    report = evaluate_robustness(
+        model, clean, tmp_path, TO_TENSOR, batch_size=3, num_workers=workers, trainer=trainer(tmp_path), name="color"
+    )
+    assert report.name == "color"
+    assert report.clean_error == error_by_hand(clean.images, np.arange(11) % 3)
+    assert tuple(report.errors) == CORRUPTIONS
+    for name, errors in report.errors.items():
+        parts = zip(np.split(images[name], 5), np.split(labels, 5), strict=True)
+        assert errors == tuple(error_by_hand(*part) for part in parts)
+    everything = np.concatenate(list(images.values()))
+    for calibration, these, those in (
+        (report.clean, clean.images, np.arange(11) % 3),
+        (report.corrupted, everything, np.tile(labels, 15)),
+    ):
+        expected, rms, counts = calibration_by_hand(these, those)
+        assert calibration.expected_error == pytest.approx(expected, abs=1e-5)
+        assert calibration.rms_error == pytest.approx(rms, abs=1e-5)
+        assert list(calibration.counts) == counts
+    assert model.training
+    assert model.factor.item() == 40
+
+
+def test_some_corruptions_and_operations_of_the_training(tmp_path):
+    write_cifar_c(tmp_path, corruptions=["fog", "brightness"])
+    report = evaluate_robustness(
+        ByColor(),
+        Clean(4),
+        open_corruptions(tmp_path),
+        TO_TENSOR,
+        corruptions=["brightness", "fog"],
+        trainer=trainer(tmp_path),
+        augmentation_set=["rotate", "brightness"],
+    )
+    assert tuple(report.errors) == ("brightness", "fog")
+    assert report.operations == ("rotate", "brightness")
+    assert report.overlapping == ("brightness",)
+    assert report.name == "ByColor"
+
+
+def test_a_lightning_module_is_measured_by_what_its_forward_gives(tmp_path):
+    class Module(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.inner = ByColor()
+
+        def forward(self, images):
+            return self.inner(images)
+
+    write_cifar_c(tmp_path)
+    settings = {"corruptions": ["fog"], "batch_size": 2}
+    by_module = evaluate_robustness(Module(), Clean(5), tmp_path, TO_TENSOR, trainer=trainer(tmp_path), **settings)
+    plain = evaluate_robustness(ByColor(), Clean(5), tmp_path, TO_TENSOR, trainer=trainer(tmp_path), **settings)
+    assert by_module.errors == plain.errors
+    assert by_module.clean == plain.clean
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"model": len}, TypeError, "`model` to be a torch.nn.Module; got builtin_function_or_method"),
+        ({"model": nn.Identity()}, ValueError, r"`model` to give logits \[N, K\].* a tensor \[1, 3, 8, 9\]"),
+        ({"corruptions": ["blur"]}, ValueError, r"`corruptions` to be of: .*got \['blur'\]"),
+        ({"corruptions": []}, ValueError, "got none"),
+        ({"corruptions": ["snow"]}, ValueError, "misses .*snow.npy"),
+        ({"corrupted": "nowhere"}, ValueError, "nowhere is no folder"),
+    ],
+)
+def test_bad_arguments(changes, kind, message, tmp_path):
+    write_cifar_c(tmp_path, corruptions=["fog"])
+    arguments = {"model": ByColor(), "clean": Clean(4), "corrupted": tmp_path, "corruptions": ["fog"], **changes}
+    with pytest.raises(kind, match=message):
+        evaluate_robustness(**arguments, transform=TO_TENSOR, trainer=trainer(tmp_path))
+
+
+RANKS = """
+import sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, sys.argv[1])
+from lightning_augmix import evaluate_robustness
+from test_robustness import ByColor, Clean, TO_TENSOR, trainer
+
+if __name__ == "__main__":
+    fit = trainer(sys.argv[2], devices=2, strategy=sys.argv[3])
+    report = evaluate_robustness(ByColor(), Clean(7), sys.argv[2], TO_TENSOR, batch_size=2, trainer=fit)
+    report.save(f"{sys.argv[2]}/rank{fit.global_rank}.json")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
+def test_with_two_ranks_every_image_counts_once(strategy, tmp_path):
+    write_cifar_c(tmp_path, count=5)
+    expected = evaluate_robustness(ByColor(), Clean(7), tmp_path, TO_TENSOR, trainer=trainer(tmp_path), name="ByColor")
+    script = tmp_path / "ranks.py"
+    script.write_text(RANKS)
+    command = [sys.executable, script, Path(__file__).parent, tmp_path, strategy]
+    subprocess.run(command, check=True, timeout=300)
+    expected.save(tmp_path / "expected.json")
+    found = json.loads((tmp_path / "rank0.json").read_text())
+    wanted = json.loads((tmp_path / "expected.json").read_text())
+    for name in ("clean_error", "errors"):
+        assert found[name] == wanted[name]
+    for name in ("clean", "corrupted"):
+        assert found[name]["counts"] == wanted[name]["counts"]
+        assert found[name]["rms_error"] == pytest.approx(wanted[name]["rms_error"], abs=1e-6)
