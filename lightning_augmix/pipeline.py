@@ -212,7 +212,7 @@ def leaves(pipeline: Any) -> Iterator[Any]:
 def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransform) -> Any:
     children = _children(pipeline)
     if children is None:
-        steps = [augmix, _behind(augmix, pipeline)]
+        steps = [augmix, EachView(pipeline) if isinstance(augmix, AugMixViews) else pipeline]
         return v2.Compose(steps) if isinstance(pipeline, v2.Transform) else v1.Compose(steps)
     position, *path_within = path
     before, behind = children[:position], children[position:]
@@ -223,10 +223,6 @@ def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransfo
     if isinstance(augmix, AugMixViews) and behind:
         behind = [EachView(_container(pipeline, behind))]
     return _container(pipeline, before + behind)
-
-
-def _behind(augmix: AugmentAndMixTransform, step: Any) -> Any:
-    return EachView(step) if isinstance(augmix, AugMixViews) else step
 
 
 def _container(like: Any, children: list[Any]) -> Any:

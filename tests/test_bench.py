@@ -1,9 +1,9 @@
 import json
-import sys
 
 import pytest
 from PIL import Image
 
+from commands import fixture_of
 from lightning_augmix import benchmark
 from lightning_augmix.apps import bench
 from lightning_augmix.operations import OPERATIONS
@@ -12,24 +12,13 @@ from toy import dim_image
 QUICK = ["sizes=[12,16]", "seconds=0.01"]
 
 
-@pytest.fixture
-def command(tmp_path, monkeypatch, capfd):
-    """Runs augmix-bench in an empty folder and returns what it printed."""
-
-    def run(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["augmix-bench", *arguments])
-        bench.main()
-        printed = capfd.readouterr()
-        return " ".join((printed.out + printed.err).split())
-
-    return run
+command = fixture_of("augmix-bench", bench.main)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_it_prints_tables_and_a_sentence_and_writes_figures_and_a_chart(workers, command, tmp_path):
-    printed = command(*QUICK, f"workers={workers}")
+    printed = " ".join(command(*QUICK, f"workers={workers}").split())
     for words in (
         "AugMix, 12×12",
         "AugMix, 16×16",

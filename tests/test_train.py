@@ -1,9 +1,9 @@
 import csv
 import re
-import sys
 
 import pytest
 
+from commands import fixture_of
 from lightning_augmix.apps import train
 from test_data import write_fashion_mnist, write_image_folder
 
@@ -15,18 +15,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def command(tmp_path, monkeypatch, capfd):
-    """Runs augmix-train in an empty folder and returns what it printed."""
-
-    def run(*arguments):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["augmix-train", *map(str, arguments)])
-        train.main()
-        printed = capfd.readouterr()
-        return printed.out + printed.err
-
-    return run
+command = fixture_of("augmix-train", train.main)
 
 
 def outputs(tmp_path):

@@ -6,11 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 
-from lightning_augmix.apps.console import UsageError, readable_errors
-from lightning_augmix.config import register
+from lightning_augmix.apps.console import UsageError, hydra_command
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from lightning_augmix.benchmark import Timing
 
 __all__ = ["bench", "main"]
-
-_COMMAND = "augmix-bench"
 
 
 def bench(cfg: "DictConfig") -> None:
@@ -139,17 +135,7 @@ def _draw(results: "dict[str, list[Timing]]", path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-@hydra.main(version_base="1.3", config_path="pkg://lightning_augmix.configs", config_name="bench")
-def _application(cfg: "DictConfig") -> None:
-    with readable_errors(_COMMAND):
-        bench(cfg)
-
-
-def main() -> None:
-    """The console command."""
-    register()
-    with readable_errors(_COMMAND):
-        _application()
+main = hydra_command("augmix-bench", "bench", bench)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
-"""What the commands do with mistakes on the command line: one readable line instead of a trace."""
+"""What the commands have in common: Hydra, and mistakes answered by one readable line instead of a trace."""
 
+import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import hydra
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
+
+from lightning_augmix.config import register
 
 __all__ = ["UsageError", "build", "readable_errors"]
 
@@ -22,6 +26,31 @@ _set_here: list[str] = []
 
 class UsageError(ValueError):
     """Something the user gave cannot be used; the message says what, and what would do."""
+
+
+def hydra_command(command: str, config: str, job: Callable[[Any], Any]) -> Callable[[], None]:
+    """Makes a console command of a function of a composed configuration.
+
+    Args:
+        command: The name of the command, for messages.
+        config: The name of its configuration in ``configs/``.
+        job: The function.
+
+    Returns:
+        The function to call from the command line.
+    """
+
+    @hydra.main(version_base="1.3", config_path="pkg://lightning_augmix.configs", config_name=config)
+    def application(cfg: Any) -> Any:
+        with readable_errors(command):
+            return job(cfg)
+
+    def main() -> None:
+        register()
+        with readable_errors(command):
+            application()
+
+    return main
 
 
 @contextmanager
@@ -50,6 +79,15 @@ def readable_errors(command: str) -> Iterator[None]:
         _set_here.pop()
         if not _set_here:
             del os.environ["HYDRA_FULL_ERROR"]
+
+
+def log_through_hydra() -> None:
+    """Has Lightning log through Hydra's handlers, which print and write to the log file, and only through them."""
+    import lightning.pytorch  # noqa: F401  # installs its handlers when it is imported
+
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
 
 
 def build(node: Any, **arguments: Any) -> Any:

@@ -1,14 +1,14 @@
 """``augmix-evaluate``: the robustness of classifiers that ``augmix-train`` trained, side by side."""
 
+import re
 import zipfile
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 
-from lightning_augmix.apps.console import UsageError, build, readable_errors
-from lightning_augmix.config import register
+from lightning_augmix.apps.console import UsageError, build, hydra_command, log_through_hydra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from lightning_augmix.report import RobustnessReport
 
 __all__ = ["evaluate", "main"]
-
-_COMMAND = "augmix-evaluate"
 
 
 def evaluate(cfg: "DictConfig") -> float:
@@ -36,6 +34,7 @@ def evaluate(cfg: "DictConfig") -> float:
 
     from lightning_augmix.charts import draw_errors, draw_reliability
 
+    log_through_hydra()
     paths = [cfg.ckpt_path] if isinstance(cfg.ckpt_path, str) else list(cfg.ckpt_path)
     names = [_name(path) for path in paths] if cfg.names is None else list(cfg.names)
     if len(set(names)) != len(paths):
@@ -109,33 +108,32 @@ def _corrupted(cfg: "DictConfig", data: "ImageDataModule") -> "CorruptedData":
 
 
 def _comparison(reports: "list[RobustnessReport]") -> Any:
+    """A row for each classifier, or for those whose names differ only in a number at the end, that of the seed."""
     from rich.table import Table
 
-    table = Table(title="Error in %", title_justify="left")
-    for column in ("", "clean", "corrupted", "RMS calibration, clean", "RMS calibration, corrupted"):
+    table = Table(title="Error and RMS calibration error in %", title_justify="left")
+    for column in ("", "error, clean", "corrupted", "RMS, clean", "corrupted"):
         table.add_column(column, justify="right" if column else "left")
+    of_one_kind: dict[str, list[RobustnessReport]] = {}
     for report in reports:
-        values = (
-            report.clean_error,
-            report.mean_corruption_error,
-            report.clean.rms_error,
-            report.corrupted.rms_error,
+        of_one_kind.setdefault(re.sub(r"-\d+$", "", report.name), []).append(report)
+    for kind, several in of_one_kind.items():
+        measures = (
+            [report.clean_error for report in several],
+            [report.mean_corruption_error for report in several],
+            [report.clean.rms_error for report in several],
+            [report.corrupted.rms_error for report in several],
         )
-        table.add_row(report.name, *(f"{100 * value:.2f}" for value in values))
+        table.add_row(several[0].name if len(several) == 1 else kind, *map(_percent, measures))
     return table
 
 
-@hydra.main(version_base="1.3", config_path="pkg://lightning_augmix.configs", config_name="evaluate")
-def _application(cfg: "DictConfig") -> float:
-    with readable_errors(_COMMAND):
-        return evaluate(cfg)
+def _percent(shares: list[float]) -> str:
+    mean = f"{100 * fmean(shares):.2f}"
+    return mean if len(shares) == 1 else f"{mean} ± {100 * stdev(shares):.2f}"
 
 
-def main() -> None:
-    """The console command."""
-    register()
-    with readable_errors(_COMMAND):
-        _application()
+main = hydra_command("augmix-evaluate", "evaluate", evaluate)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,16 @@
 """``augmix-train``: trains an image classifier with AugMix, configured by Hydra."""
 
-import logging
 import zipfile
 from typing import TYPE_CHECKING
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 
-from lightning_augmix.apps.console import UsageError, build, readable_errors
-from lightning_augmix.config import register
+from lightning_augmix.apps.console import UsageError, build, hydra_command, log_through_hydra
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 __all__ = ["main", "train"]
-
-_COMMAND = "augmix-train"
 
 
 def train(cfg: "DictConfig") -> float:
@@ -31,10 +26,7 @@ def train(cfg: "DictConfig") -> float:
     import lightning.pytorch as pl
     from lightning.pytorch.loggers import CSVLogger
 
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        # Through Hydra's handlers, which print and write to the log file, and only through them.
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
+    log_through_hydra()
     _check(cfg)
     pl.seed_everything(cfg.seed, workers=True)
     data = build(cfg.data)
@@ -76,17 +68,7 @@ def _print_table(cfg: "DictConfig", accuracy: float, epochs: int) -> None:
     console.print(f"Logs and checkpoints: {HydraConfig.get().runtime.output_dir}", soft_wrap=True)
 
 
-@hydra.main(version_base="1.3", config_path="pkg://lightning_augmix.configs", config_name="train")
-def _application(cfg: "DictConfig") -> float:
-    with readable_errors(_COMMAND):
-        return train(cfg)
-
-
-def main() -> None:
-    """The console command."""
-    register()
-    with readable_errors(_COMMAND):
-        _application()
+main = hydra_command("augmix-train", "train", train)
 
 
 if __name__ == "__main__":

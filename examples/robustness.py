@@ -1,0 +1,68 @@
+"""Trains with the consistency loss, then measures the classifier on common corruptions of its test images."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from lightning_augmix import AugMixCallback, JSDLoss, evaluate_robustness
+from lightning_augmix.apps.data import Digits
+from lightning_augmix.corruptions import compute_corruptions
+
+TO_INPUT = v2.Compose([v2.Resize((16, 16)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
+
+
+class DigitClassifier(pl.LightningModule):
+    """Two convolutions, enough for digits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 16, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.LazyLinear(10),
+        )
+        self.layers(torch.zeros(1, 1, 16, 16))
+        self.loss = JSDLoss(weight=12, views=2)  # in place of nn.CrossEntropyLoss()
+
+    def forward(self, images: Tensor) -> Any:
+        return self.layers(images)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, targets = batch  # three times as many images as targets: clean ones first
+        loss: Tensor = self.loss(self(images), targets)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), 2e-3)
+
+
+def main() -> None:
+    pl.seed_everything(0, workers=True)
+    model = DigitClassifier()
+    trainer = pl.Trainer(
+        max_epochs=5,
+        accelerator="cpu",
+        callbacks=[AugMixCallback(augmentation_set="safe", views=2)],
+        logger=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(model, DataLoader(Digits(train=True, transform=TO_INPUT), 64, shuffle=True))
+
+    names = ("gaussian_noise", "defocus_blur", "contrast")
+    corrupted = compute_corruptions(Digits(train=False), "digits-c", names)
+    report = evaluate_robustness(
+        model, Digits(train=False, transform=TO_INPUT), corrupted, TO_INPUT, corruptions=names, augmentation_set="safe"
+    )
+    print(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from commands import fixture_of
+from lightning_augmix import RobustnessReport
+from lightning_augmix.apps import evaluate, train
+from lightning_augmix.corruptions import CORRUPTIONS
+from test_corruptions import write_cifar_c
+
+QUICK = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "data.num_workers=0"]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*litlogger"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:The `.*_dataloader` does not have many workers"),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Of two runs: without AugMix, and with views."""
+    root = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for name, augmix in (("standard", "augmix=off"), ("jsd", "augmix=jsd")):
+            short = ["trainer.max_epochs=1", "data.train_images=128", f"hydra.run.dir={name}"]
+            patch.setattr(sys, "argv", ["augmix-train", augmix, *short, *QUICK])
+            train.main()
+    return [root / name / "checkpoints" / "last.ckpt" for name in ("standard", "jsd")]
+
+
+command = fixture_of("augmix-evaluate", evaluate.main)
+
+
+def files(tmp_path):
+    (folder,) = tmp_path.glob("outputs/*/*")
+    return folder
+
+
+def test_a_checkpoint_on_published_files(command, checkpoints, tmp_path):
+    write_cifar_c(tmp_path / "c")
+    printed = command(f"ckpt_path={checkpoints[1]}", "corruptions=c", *QUICK)
+    assert "Error in %, jsd" in printed
+    folder = files(tmp_path)
+    report = RobustnessReport.load(folder / "jsd.json")
+    assert tuple(report.errors) == CORRUPTIONS
+    assert "solarize" in report.operations
+    assert report.overlapping == ()
+    assert {path.name for path in folder.glob("*.*")} >= {"jsd.json", "jsd.csv", "errors.png", "reliability.png"}
+
+
+@pytest.mark.slow
+def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_path):
+    both = ",".join(map(str, checkpoints))
+    printed = command(f"ckpt_path=[{both}]", "names=[plain,consistent]", "processes=2", *QUICK)
+    assert "plain" in printed.split("Error and RMS calibration error in %")[1]
+    folder = files(tmp_path)
+    reports = [json.loads((folder / f"{name}.json").read_text()) for name in ("plain", "consistent")]
+    assert [bool(report["operations"]) for report in reports] == [False, True]
+    assert reports[0]["clean_error"] != reports[1]["clean_error"]
+    corrupted = tmp_path / "data" / "corrupted" / "digits"
+    assert np.load(corrupted / "fog.npy").shape == (5 * 360, 8, 8)
+    written = (corrupted / "fog.npy").stat().st_mtime
+    command(f"ckpt_path={checkpoints[0]}", "hydra.run.dir=again", *QUICK)
+    assert (corrupted / "fog.npy").stat().st_mtime == written
+    assert json.loads((tmp_path / "again" / "standard.json").read_text())["errors"] == reports[0]["errors"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ckpt_path=nowhere.ckpt"], "Expected ckpt_path to be a checkpoint file of augmix-train.*'nowhere.ckpt'"),
+        ([], "ckpt_path"),
+        (["ckpt_path={checkpoint}", "corruptions=nowhere"], "nowhere is no folder"),
+        (["ckpt_path=[{checkpoint},{checkpoint}]"], "Expected names to have a name of its own for each of the 2"),
+        (["ckpt_path={checkpoint}", "names=[a,b]"], "Expected names to have a name"),
+        (["ckpt_path={checkpoint}", "batch_sise=3"], "batch_sise"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, command, checkpoints, capfd):
+    with pytest.raises(SystemExit, match=f"(?s)augmix-evaluate: .*{message}") as caught:
+        command(*(argument.format(checkpoint=checkpoints[0]) for argument in arguments), *QUICK)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_what_is_no_checkpoint_of_ours_is_an_error(command, tmp_path):
+    import torch
+
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(SystemExit, match=r"other\.ckpt is not a checkpoint of augmix-train"):
+        command("ckpt_path=other.ckpt", *QUICK)
