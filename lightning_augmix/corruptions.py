@@ -93,10 +93,15 @@ class _Arrays(CorruptedData):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.labels = _load(folder / "labels.npy")
-        if self.labels.ndim != 1 or not len(self.labels) or len(self.labels) % len(SEVERITIES):
+        if (
+            self.labels.dtype.kind not in "iu"
+            or self.labels.ndim != 1
+            or not len(self.labels)
+            or len(self.labels) % len(SEVERITIES)
+        ):
             raise ValueError(
                 f"Expected {folder / 'labels.npy'} to hold the classes of five times the same images, [5 · N]; got "
-                f"shape {list(self.labels.shape)}."
+                f"{self.labels.dtype} {list(self.labels.shape)}."
             )
 
     def dataset(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
@@ -109,16 +114,21 @@ class _Arrays(CorruptedData):
                 f"many as labels.npy has classes; got {images.dtype} {list(images.shape)}."
             )
         count = len(self.labels) // len(SEVERITIES)
-        part = slice((severity - 1) * count, severity * count)
-        return _ArrayImages(images[part], self.labels[part], transform)
+        start = (severity - 1) * count
+        return _ArrayImages(path, start, self.labels[start : start + count].tolist(), transform)
 
 
 class _ArrayImages(Dataset[Any]):
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[Any], transform: _Transform) -> None:
-        self.images, self.labels, self.transform = images, labels, transform
+    def __init__(self, path: Path, start: int, labels: list[int], transform: _Transform) -> None:
+        self.path, self.start, self.labels, self.transform = path, start, labels, transform
+        self.images = _load(path)[start : start + len(labels)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapped array is pickled with all that it maps; a spawned process maps the file itself.
+        return type(self), (self.path, self.start, self.labels, self.transform)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -138,10 +148,18 @@ class _Folders(CorruptedData):
     def dataset(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
         path = self.folder / corruption / str(severity)
         try:
-            opened: Dataset[Any] = ImageFolder(path, transform)
+            opened: Dataset[Any] = ImageFolder(path, transform, loader=_open_image)
         except FileNotFoundError as error:
             raise ValueError(f"The corrupted test set misses {path}, or images in it ({error}).") from None
         return opened
+
+
+def _open_image(path: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise ValueError(f"{path} is cut off or no image ({error}): fetch it again.") from None
 
 
 def compute_corruptions(

@@ -1,4 +1,5 @@
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -58,6 +59,7 @@ def test_arrays_are_mapped_and_can_go_to_worker_processes(tmp_path):
     write_cifar_c(tmp_path)
     part = open_corruptions(tmp_path).dataset("snow", 2, TO_TENSOR)
     assert isinstance(part.images, np.memmap)
+    assert len(pickle.dumps(part)) < 2000
     expected = [part[index][0] for index in range(4)]
     loader = torch.utils.data.DataLoader(part, 4, num_workers=1, multiprocessing_context="spawn")
     assert torch.equal(next(iter(loader))[0], torch.stack(expected))
@@ -74,6 +76,9 @@ def test_folders_in_the_format_of_imagenet_c(tmp_path):
     assert [(image[0, 0].tolist(), label) for image, label in part] == [([30, 0, 0], 0), ([30, 1, 0], 1)]
     with pytest.raises(ValueError, match=rf"misses {tmp_path / 'snow' / '3'}"):
         data.dataset("snow", 3, np.asarray)
+    spoil(tmp_path / "fog" / "3" / "bee" / "1.png", b"no image")
+    with pytest.raises(ValueError, match=r"bee/1\.png is cut off or no image"):
+        part[1]
 
 
 def spoil(path, content):
@@ -84,8 +89,9 @@ def spoil(path, content):
     ("name", "change", "message"),
     [
         ("labels", lambda path: path.unlink(), "with labels.npy and <corruption>.npy .*has neither"),
-        ("labels", lambda path: np.save(path, np.zeros(21, int)), r"labels.npy to hold .* \[5 · N\]; got shape \[21\]"),
-        ("labels", lambda path: np.save(path, np.zeros((20, 2))), r"labels.npy to hold .*got shape \[20, 2\]"),
+        ("labels", lambda path: np.save(path, np.zeros(21, int)), r"labels.npy to hold .* \[5 · N\]; got int64 \[21\]"),
+        ("labels", lambda path: np.save(path, np.zeros((20, 2))), r"labels.npy to hold .*got float64 \[20, 2\]"),
+        ("labels", lambda path: np.save(path, np.full(20, 0.5)), r"labels.npy to hold .*got float64 \[20\]"),
         ("labels", lambda path: spoil(path, b""), "labels.npy is cut off or no array"),
         ("fog", lambda path: path.unlink(), "misses .*fog.npy"),
         ("fog", lambda path: spoil(path, path.read_bytes()[:-1]), "fog.npy is cut off or no array"),
