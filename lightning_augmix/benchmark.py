@@ -48,15 +48,16 @@ def photographs(folder: str | None, count: int = 16) -> list[Image.Image]:
         from sklearn.datasets import load_sample_images
 
         return [Image.fromarray(image) for image in load_sample_images().images]
-    suffixes = Image.registered_extensions()
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in suffixes)[:count]
+    suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found = (path for path in Path(folder).rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    paths = sorted(found)[:count]
     if not paths:
         raise ValueError(f"Expected `folder` to be a folder with images, or none; got {folder!r}.")
     return [Image.open(path).convert("RGB") for path in paths]
 
 
 def implementations() -> dict[str, Callable[[Image.Image], Any]]:
-    """The engines here, torchvision's AugMix, and timm's if it is installed, with the paper's hyperparameters."""
+    """The engines here, torchvision's AugMix, and timm's if it is installed, with their default hyperparameters."""
     found: dict[str, Callable[[Image.Image], Any]] = {
         "numba": AugmentAndMixTransform(engine="numba"),
         "pillow": AugmentAndMixTransform(engine="pillow"),
@@ -133,8 +134,8 @@ def operation_times(images: Sequence[Image.Image], size: int, seconds: float) ->
 
 
 class _Files(Dataset[Any]):
-    def __init__(self, paths: Sequence[Path], augmix: Callable[[Image.Image], Any] | None) -> None:
-        self.paths = paths
+    def __init__(self, paths: Sequence[Path], augmix: Callable[[Image.Image], Any] | None, length: int) -> None:
+        self.paths, self.length = paths, length
         steps = [v1.RandomResizedCrop(224), v1.RandomHorizontalFlip(), *([augmix] if augmix else []), v1.ToTensor()]
         self.transform = v1.Compose([*steps, v1.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
 
@@ -143,7 +144,7 @@ class _Files(Dataset[Any]):
             return self.transform(image.convert("RGB"))
 
     def __len__(self) -> int:
-        return 128
+        return self.length
 
 
 def load_times(images: Sequence[Image.Image], folder: Path, workers: int, seconds: float) -> Iterator[list[Timing]]:
@@ -167,11 +168,12 @@ def load_times(images: Sequence[Image.Image], folder: Path, workers: int, second
     augmixes["with torchvision v2"] = every["torchvision v2"]
     augmixes["with numba, width 5, depth 5"] = AugmentAndMixTransform(width=5, depth=5, engine="numba")
     if workers == 0:
-        datasets = {name: _Files(paths, augmix) for name, augmix in augmixes.items()}
+        datasets = {name: _Files(paths, augmix, 1) for name, augmix in augmixes.items()}
         yield from _side_by_side({name: dataset.__getitem__ for name, dataset in datasets.items()}, seconds)
         return
     loaders = {
-        name: DataLoader(_Files(paths, augmix), 32, num_workers=workers, persistent_workers=True)
+        # As many batches for each worker, and enough of them for the start of a pass not to count.
+        name: DataLoader(_Files(paths, augmix, 32 * 8 * workers), 32, num_workers=workers, persistent_workers=True)
         for name, augmix in augmixes.items()
     }
     passes: dict[str, list[float]] = {name: [] for name in loaders}

@@ -142,10 +142,8 @@ class AugMixCallback(pl.Callback):
             )
         for logger in trainer.loggers:
             logger.log_hyperparams({"augmix": {**self.state_dict(), "engine": self.transform.engine}})
-        engine = select_engine(self.transform.engine)
-        if not engine.is_prepared():
-            rank_zero_info("AugMix compiles its operations, once on this machine: some 15 seconds.")
-        engine.prepare()
+        message = "AugMix compiles its operations, once on this machine: some 15 seconds."
+        select_engine(self.transform.engine).prepare(lambda: rank_zero_info(message))
         self._fit = Fit(
             trainer,
             self.transform,

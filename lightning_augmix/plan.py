@@ -21,8 +21,9 @@ _NAMES = tuple(OPERATIONS)
 class AugMixPlan:
     """Every random choice for one image, or for a batch: what to apply, how strongly, and how to mix.
 
-    Plans come from :func:`sample_plan` and are immutable. A batch of plans has a length, and indexing it gives the
-    plan of one image. The arrays, whose leading dimension ``N`` only a batch has, are what engines read:
+    Plans come from :func:`sample_plan`, or from arrays of your own, and are immutable. A batch of plans has a length,
+    and indexing it gives the plan of one image. The arrays, whose leading dimension ``N`` only a batch has, are what
+    engines read:
 
     Attributes:
         image_size: (height, width) in pixels of the images the plan is for.
@@ -30,6 +31,10 @@ class AugMixPlan:
             :data:`~lightning_augmix.operations.OPERATIONS`; −1 behind the end of a chain.
         parameters: float64 ``[N, width, max_depth]``: in the unit of the operation; 0 where it has none.
         weights: float32 ``[N, 1 + width]``: the mixing weight, then the weights of the chains.
+
+    Raises:
+        ValueError: If arrays are not of these dtypes and shapes, or hold an operation, an angle beyond ±30° or a number
+            of bits outside 1 to 8 that there is not.
 
     Example:
         >>> plan = sample_plan(5, (32, 48), severity=3)
@@ -54,13 +59,21 @@ class AugMixPlan:
         parameters: NDArray[np.float64],
         weights: NDArray[np.float32],
     ) -> None:
-        for array in (operations, parameters, weights):
+        _check(image_size, operations, parameters, weights)
+        self._assign(image_size, operations, parameters, weights)
+
+    @classmethod
+    def _drawn(cls, *content: Any) -> "AugMixPlan":
+        """A plan of arrays that are known to be right: to check them takes longer than to draw them."""
+        plan = object.__new__(cls)
+        plan._assign(*content)
+        return plan
+
+    def _assign(self, image_size: Any, *arrays: Any) -> None:
+        for array in arrays:
             array.flags.writeable = False
-        assign = object.__setattr__
-        assign(self, "image_size", image_size)
-        assign(self, "operations", operations)
-        assign(self, "parameters", parameters)
-        assign(self, "weights", weights)
+        for name, value in zip(self.__slots__, (image_size, *arrays), strict=True):
+            object.__setattr__(self, name, value)
 
     @property
     def is_batch(self) -> bool:
@@ -92,7 +105,7 @@ class AugMixPlan:
         """This, or a batch of one where it is the plan of one image."""
         if self.is_batch:
             return self
-        return AugMixPlan(self.image_size, self.operations[None], self.parameters[None], self.weights[None])
+        return self._drawn(self.image_size, self.operations[None], self.parameters[None], self.weights[None])
 
     def __len__(self) -> int:
         if not self.is_batch:
@@ -102,7 +115,7 @@ class AugMixPlan:
     def __getitem__(self, index: int) -> "AugMixPlan":
         if not self.is_batch:
             raise TypeError("The plan of one image cannot be indexed; a batch of plans, from an array of keys, can.")
-        return AugMixPlan(self.image_size, self.operations[index], self.parameters[index], self.weights[index])
+        return self._drawn(self.image_size, self.operations[index], self.parameters[index], self.weights[index])
 
     def __iter__(self) -> Iterator["AugMixPlan"]:
         return (self[index] for index in range(len(self)))
@@ -218,8 +231,32 @@ def draw_plan(
     weights = np.empty((keys.size, 1 + h.width), np.float32)
     draw(keys, h.table, *image_size, h.severity, h.depth, h.alpha, operations, parameters, weights)
     if isinstance(key, int):
-        return AugMixPlan(image_size, operations[0], parameters[0], weights[0])
-    return AugMixPlan(image_size, operations, parameters, weights)
+        return AugMixPlan._drawn(image_size, operations[0], parameters[0], weights[0])
+    return AugMixPlan._drawn(image_size, operations, parameters, weights)
+
+
+def _check(image_size: Any, operations: Any, parameters: Any, weights: Any) -> None:
+    """Refuses arrays that engines would read beyond their end."""
+    expected = {"operations": np.int8, "parameters": np.float64, "weights": np.float32}
+    for (name, dtype), array in zip(expected.items(), (operations, parameters, weights), strict=True):
+        if not isinstance(array, np.ndarray) or array.dtype != dtype:
+            given = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise ValueError(f"Expected argument `{name}` to be a {dtype.__name__} array; got {given}.")
+    of_weights = (*operations.shape[:-2], operations.shape[-2] + 1) if operations.ndim in (2, 3) else None
+    if parameters.shape != operations.shape or weights.shape != of_weights:
+        raise ValueError(
+            "Expected arguments `operations`, `parameters` and `weights` to have shapes [N, width, max_depth], the "
+            f"same, and [N, 1 + width], or for one image those without N; got {operations.shape}, {parameters.shape} "
+            f"and {weights.shape}."
+        )
+    if _checked_size(image_size) != image_size or min(image_size) < 1:
+        raise ValueError(f"Expected argument `image_size` to be (height, width), each at least 1; got {image_size}.")
+    if operations.size and not (operations.min() >= NO_OPERATION and operations.max() < len(_NAMES)):
+        raise ValueError(f"Expected argument `operations` to hold codes from −1 to {len(_NAMES) - 1}.")
+    for name, low, high in (("rotate", -30, 30), ("posterize", 1, 8)):
+        own = parameters[operations == _NAMES.index(name)]
+        if not np.all((own >= low) & (own <= high)):
+            raise ValueError(f"Expected argument `parameters` to be from {low} to {high} for {name}; got {own}.")
 
 
 def _checked_size(image_size: Any) -> tuple[int, int]:

@@ -19,8 +19,7 @@ __all__ = ["NO_OPERATION", "draw", "sampling_table"]
 #: Stands in the operations of a plan behind the end of a chain.
 NO_OPERATION = -1
 
-# Numbers for what the records say in words. They are here, not beside the records, because Numba freezes them into
-# machine code that it keeps on disk for as long as this file does not change.
+# Numbers for what the records say in words.
 _CODE, _LAW, _SCALE, _OFFSET, _SIGNED, _INTEGER, _EXTENT = range(7)
 _LEVEL, _ENHANCEMENT = 1, 2
 _BY_WIDTH, _BY_HEIGHT = 1, 2

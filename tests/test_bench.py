@@ -42,6 +42,7 @@ def test_it_prints_tables_and_a_sentence_and_writes_figures_and_a_chart(workers,
     [
         ("sizes=[0]", "Expected sizes to be a list of positive integers; got [0]"),
         ("workers=-1", "Expected workers to be an integer, at least 0; got -1"),
+        ("seconds=inf", "Expected seconds to be a number above 0; got inf"),
         ("seconds=0", "Expected seconds to be a number above 0; got 0"),
         ("images_per_second=many", "Expected images_per_second to be a number above 0; got 'many'"),
         ("folder=nowhere", "Expected `folder` to be a folder with images, or none; got 'nowhere'"),
@@ -59,12 +60,15 @@ def test_the_sentence_counts_processes():
     assert "15 % slower (2.00 ms without it, 2.30 ms with it, 1 process)" in bench._in_words(times, 0, 1000)
     assert "num_workers=3, without AugMix 2." in bench._in_words(times, 0, 1000)
     assert "num_workers=7, without AugMix 6." in bench._in_words(times, 3, 1000)
+    assert "image 0 % slower" in bench._in_words({**times, "with numba": 1.9}, 0, 1000)
 
 
 def test_photographs_of_ones_own(tmp_path):
     (tmp_path / "within").mkdir()
     dim_image(0).convert("L").save(tmp_path / "within" / "a.PNG")
     (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "notes.pdf").write_text("none that Pillow reads")
+    (tmp_path / "folder.jpg").mkdir()
     (photograph,) = benchmark.photographs(str(tmp_path))
     assert (photograph.mode, photograph.size) == ("RGB", (10, 12))
     assert len(benchmark.photographs(None)) == 2

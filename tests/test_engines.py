@@ -8,12 +8,6 @@ from lightning_augmix import apply_plan, sample_plan
 from lightning_augmix.engines import select_engine
 from strategies import arrays, hyperparameters, keys
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _compiled():
-    select_engine("numba").prepare()  # which takes longer than Hypothesis gives an example
-
-
 engines = pytest.mark.parametrize("engine", ["numba", "pillow"])
 
 

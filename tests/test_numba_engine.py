@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import lightning_augmix
 from lightning_augmix import AugmentAndMixTransform, apply_plan, sample_plan
 from lightning_augmix.engines import affine, numba, pillow
 from lightning_augmix.hyperparameters import validate
@@ -82,24 +84,27 @@ def test_sixteen_bits_of_a_fraction_are_enough(fraction):
         np.testing.assert_array_equal(differences * bits >> 16, np.floor(differences * fraction))
 
 
+def run_kernel(kernel, image, parameter):
+    packed = numba._packed(image[None])
+    out = np.empty_like(packed)
+    kernel(packed[0], image.shape[1], parameter, out[0])
+    return numba._unpacked(out, image[None].shape)[0]
+
+
 @pytest.mark.parametrize("name", ["shear_x", "shear_y"])
 @pytest.mark.parametrize("factor", [0.125, -0.25, 0.3, -0.3, 1e-9, 0.0, 1 / 3, 0.05])
 def test_shears_whose_fractions_are_exact(name, factor):
     image = random_image(np.random.default_rng(1), 41, 50, is_gray=False)
-    packed, out = numba._packed(image[None]), np.empty((1, 41 * 50), np.uint32)
-    getattr(affine, name)(packed[0], 50, factor, out[0])
     matrix = (1, factor, 0, 0, 1, 0) if name == "shear_x" else (1, 0, 0, factor, 1, 0)
     expected = Image.fromarray(image).transform((50, 41), Image.AFFINE, matrix, resample=Image.BILINEAR)
-    np.testing.assert_array_equal(numba._unpacked(out, (1, 41, 50, 3))[0], np.asarray(expected))
+    np.testing.assert_array_equal(run_kernel(getattr(affine, name), image, factor), np.asarray(expected))
 
 
 @pytest.mark.parametrize("degrees", range(-30, 31))
 def test_every_angle(degrees):
     image = random_image(np.random.default_rng(degrees + 30), 33, 47, is_gray=False)
-    packed, out = numba._packed(image[None]), np.empty((1, 33 * 47), np.uint32)
-    affine.rotate(packed[0], 47, degrees, out[0])
     expected = Image.fromarray(image).rotate(degrees, resample=Image.BILINEAR)
-    np.testing.assert_array_equal(numba._unpacked(out, (1, 33, 47, 3))[0], np.asarray(expected))
+    np.testing.assert_array_equal(run_kernel(affine.rotate, image, degrees), np.asarray(expected))
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 7, 3), (5, 6, 7, 4)])
@@ -112,7 +117,8 @@ def test_drawing_and_applying_in_one_call_is_drawing_and_then_applying(shape):
     for outcome in (numba.augment(images, some, hyperparameters), numba.apply(images, sample_plan(some, (6, 7), 10))):
         assert outcome.flags.writeable
         assert outcome.shape == shape
-        np.testing.assert_array_equal(outcome[..., :3], expected[..., :3])
+        colors = np.s_[..., :3] if len(shape) == 4 else ...
+        np.testing.assert_array_equal(outcome[colors], expected[colors])
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -151,13 +157,22 @@ def test_processes_give_the_same_bytes(context):
 
 
 READY = """
-import sys, time
-from lightning_augmix import AugmentAndMixTransform
+import sys
+import numpy as np, torch
+from PIL import Image
+import lightning_augmix
+from lightning_augmix import AugmentAndMixTransform, apply_plan, augmix_image, sample_plan
+from lightning_augmix.compiled import announcing
 from lightning_augmix.engines import numba
 assert not numba._augment.signatures
-kept, start = numba.is_prepared(), time.perf_counter()
-numba.prepare()
-print(kept, time.perf_counter() - start)
+announced = []
+numba.prepare(lambda: announced.append("while preparing"))
+rgb, gray = np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), np.uint8)
+with announcing(lambda: announced.append("later")):
+    for image in (rgb, gray, Image.fromarray(rgb), Image.fromarray(gray), torch.zeros(2, 3, 4, 5), rgb[::-1]):
+        augmix_image(image)
+    apply_plan(rgb, sample_plan(0, (4, 5)))
+print(announced)
 """
 
 
@@ -168,10 +183,39 @@ def test_processes_that_start_at_once_compile_and_later_ones_load(tmp_path):
 
     def outputs(count):
         running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(count)]
-        return [process.communicate()[0].split()[0] for process in running]
+        return [process.communicate()[0].strip() for process in running]
 
-    assert outputs(2) == ["False", "False"]
-    assert outputs(2) == ["True", "True"]
+    assert outputs(2) == ["['while preparing']"] * 2
+    assert outputs(2) == ["[]"] * 2
+
+
+@pytest.mark.slow
+def test_machine_code_of_other_sources_is_not_taken(tmp_path):
+    package = tmp_path / "lightning_augmix"
+    shutil.copytree(Path(lightning_augmix.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    program = (
+        "from lightning_augmix import apply_plan, sample_plan; import numpy as np\n"
+        "plan = sample_plan(1, (30, 4), 10, 1, 1, augmentation_set=['translate_y'])\n"
+        "print(apply_plan(np.full((30, 4), 200, np.uint8), plan, 'numba').tolist())"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+
+    def outcome():
+        command = [sys.executable, "-W", "ignore", "-c", program]
+        return subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    before = outcome()
+    kernels = package / "engines" / "affine.py"
+    kernels.write_text(kernels.read_text().replace("row[:] = 0\n", "row[:] = 0x7F\n"))
+    assert outcome() != before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(10_000_000, 2), (2, 10_000_000)])
+def test_sides_beyond_the_fixed_point_numbers(shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    plan = sample_plan(3, shape, 10, 1, 1, augmentation_set=["rotate"])
+    np.testing.assert_array_equal(apply_plan(image, plan, "numba"), apply_plan(image, plan, "pillow"))
 
 
 @pytest.mark.slow

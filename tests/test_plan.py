@@ -326,3 +326,35 @@ def test_other_processes_draw_the_same_plans_compiled_or_interpreted():
 
 def test_the_type_is_public():
     assert isinstance(sample_plan(1, (2, 3)), AugMixPlan)
+
+
+def arrays(operations=((0, -1),), parameters=((0.0, 0.0),), weights=(0.5, 1.0)):
+    return np.array(operations, np.int8), np.array(parameters, np.float64), np.array(weights, np.float32)
+
+
+def test_plans_of_ones_own_arrays():
+    drawn = sample_plan([1, 2], (3, 4))
+    same = AugMixPlan((3, 4), drawn.operations.copy(), drawn.parameters.copy(), drawn.weights.copy())
+    assert same == drawn
+    assert AugMixPlan((3, 4), *arrays()).chains == ((("autocontrast", None),),)
+
+
+@pytest.mark.parametrize(
+    ("size", "given", "message"),
+    [
+        ((3, 4), arrays(weights=(0.5,)), r"shapes \[N, width, max_depth\].*got \(1, 2\), \(1, 2\) and \(1,\)"),
+        ((3, 4), arrays(parameters=((0.0,),)), r"got \(1, 2\), \(1, 1\)"),
+        ((3, 4), arrays(operations=(0, -1)), r"got \(2,\)"),
+        ((3, 4), arrays(operations=((17, -1),)), "`operations` to hold codes from −1 to 16"),
+        ((3, 4), arrays(operations=((-2, -1),)), "`operations` to hold codes from −1 to 16"),
+        ((3, 4), arrays(((4, -1),), ((45.0, 0.0),)), r"`parameters` to be from -30 to 30 for rotate; got \[45.\]"),
+        ((3, 4), arrays(((4, -1),), ((float("nan"), 0.0),)), "for rotate"),
+        ((3, 4), arrays(((2, -1),), ((9.0, 0.0),)), "`parameters` to be from 1 to 8 for posterize"),
+        ((0, 4), arrays(), r"`image_size` to be \(height, width\), each at least 1; got \(0, 4\)"),
+        ((3, 4), (np.zeros((1, 2), int), *arrays()[1:]), "`operations` to be a int8 array; got int64"),
+        ((3, 4), ([[0]], *arrays()[1:]), "`operations` to be a int8 array; got list"),
+    ],
+)
+def test_arrays_that_engines_cannot_read_are_an_error(size, given, message):
+    with pytest.raises(ValueError, match=message):
+        AugMixPlan(size, *given)

@@ -36,7 +36,7 @@ def bench(cfg: "DictConfig") -> None:
     _check(cfg)
     try:
         images = benchmark.photographs(cfg.folder)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     console = Console()
     console.print("Preparing: compiles AugMix's operations if that is new to this machine.")
@@ -56,18 +56,18 @@ def bench(cfg: "DictConfig") -> None:
                 results[part] = timings
             progress.advance(task)
     _print(console, results)
-    loader = {timing.name: timing.milliseconds for timing in results["loader"]}
-    console.print(_in_words(loader, cfg.workers, cfg.images_per_second), soft_wrap=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
     times = {part: {timing.name: timing.milliseconds for timing in timings} for part, timings in results.items()}
     (folder / "bench.json").write_text(json.dumps({"milliseconds": times}, indent=2, ensure_ascii=False))
     _draw(results, folder / "bench.png")
+    loader = {timing.name: timing.milliseconds for timing in results["loader"]}
+    console.print(_in_words(loader, cfg.workers, cfg.images_per_second), soft_wrap=True)
     console.print(f"Figures and chart: {folder}", soft_wrap=True)
 
 
 def _check(cfg: "DictConfig") -> None:
     def is_positive(value: Any) -> bool:
-        return isinstance(value, int | float) and value > 0
+        return isinstance(value, int | float) and 0 < value < math.inf
 
     if not all(isinstance(size, int) and size > 0 for size in cfg.sizes):
         raise UsageError(f"Expected sizes to be a list of positive integers; got {cfg.sizes}.")
@@ -106,10 +106,11 @@ def _in_words(loader: dict[str, float], workers: int, images_per_second: float) 
     def needed(milliseconds: float) -> int:
         return math.ceil(images_per_second * milliseconds * processes / 1000)
 
+    slower = max(0.0, 100 * (with_augmix / without - 1))
     return (
-        f"Here AugMix makes loading a JPEG image {100 * (with_augmix / without - 1):.0f} % slower ({without:.2f} ms "
-        f"without it, {with_augmix:.2f} ms with it, {processes} process{'es' if processes > 1 else ''}); a model that "
-        f"takes {images_per_second:g} images/s needs about num_workers={needed(with_augmix)}, without AugMix "
+        f"Here AugMix makes loading a JPEG image {slower:.0f} % slower ({without:.2f} ms without it, {with_augmix:.2f} "
+        f"ms with it, {processes} process{'es' if processes > 1 else ''}); a model that takes "
+        f"{images_per_second:g} images/s needs about num_workers={needed(with_augmix)}, without AugMix "
         f"{needed(without)}."
     )
 

@@ -1,6 +1,6 @@
 """Engines draw and apply plans. All of them give the bytes of the reference, ``pillow``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -21,11 +21,8 @@ class Engine(Protocol):
     padding of any value.
     """
 
-    def is_prepared(self) -> bool:
-        """Whether :meth:`prepare` has nothing to compile that takes long."""
-
-    def prepare(self) -> None:
-        """Compiles what there is to compile, so that worker processes do not each do so."""
+    def prepare(self, announce: Callable[[], None] = ...) -> None:
+        """Compiles what there is to compile, so that worker processes do not each do so, and announces it."""
 
     def apply(self, images: NDArray[np.uint8], plan: AugMixPlan) -> NDArray[np.uint8]:
         """Applies a batch of plans, one to each image."""
@@ -44,7 +41,7 @@ def select_engine(engine: str) -> Engine:
 
     Args:
         engine: ``"numba"``, ``"pillow"``, or ``"auto"`` for the fastest: ``numba``, at every size from 32×32 to 384×384
-            (`augmix-bench`).
+            (`augmix-bench`). Images with a side above 2²² pixels it leaves to ``pillow``.
 
     Returns:
         The engine.

@@ -1,20 +1,21 @@
 """The compiled engine: plans drawn and applied in one call for an image or a batch, with the bytes of ``pillow``.
 
-Every operation is a pass over whole pixels in vector registers, faster than the look-up tables that Pillow uses: for
-one operation, and also for a run of them (a table is two instructions for each byte; posterize is one for 32).
+Most operations are passes over whole pixels in vector registers, faster than the look-up tables that Pillow uses: for
+one operation, and also for a run of them (a table is two instructions for each byte; posterize is one for 32). Only
+autocontrast and equalize, whose tables follow from the image, look levels up.
 """
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_augmix.compiled import compiled
+from lightning_augmix.compiled import announcing, compiled
+from lightning_augmix.engines import pillow
 from lightning_augmix.engines.affine import rotate, shear_x, shear_y, translate
 from lightning_augmix.engines.pointwise import (
     autocontrast_table,
@@ -32,11 +33,11 @@ from lightning_augmix.operations import OPERATIONS
 from lightning_augmix.plan import AugMixPlan
 from lightning_augmix.sampler import NO_OPERATION, draw
 
-__all__ = ["apply", "augment", "is_prepared", "prepare"]
+__all__ = ["apply", "augment", "prepare"]
 
 _f32, _u8 = np.float32, np.uint8
 
-# Numba freezes them into machine code, which it keeps for as long as this file does not change.
+# Numba freezes them into machine code.
 _CODES = {name: code for code, name in enumerate(OPERATIONS)}
 _AUTOCONTRAST, _EQUALIZE, _POSTERIZE, _SOLARIZE = (
     _CODES[name] for name in ("autocontrast", "equalize", "posterize", "solarize")
@@ -207,9 +208,14 @@ def _augment(
 _scratch = threading.local()
 
 
+_KEPT = 1 << 24  # pixels, 64 MiB
+
+
 def _buffers(chains: int, pixels: int) -> NDArray[np.uint32]:
-    """Memory of this thread for the results of chains, and one more."""
+    """Memory for the results of chains, and one more; this thread keeps it, unless it is very large."""
     needed = (chains + 1) * pixels
+    if needed > _KEPT:
+        return np.empty((chains + 1, pixels), np.uint32)
     memory = getattr(_scratch, "memory", None)
     if memory is None or memory.size < needed:
         memory = _scratch.memory = np.empty(needed, np.uint32)
@@ -254,15 +260,20 @@ def _unpacked(packed: NDArray[np.uint32], shape: tuple[int, ...]) -> NDArray[np.
     return colors
 
 
-def is_prepared() -> bool:
-    """Whether the machine code is loaded, or kept on disk."""
-    folder = _augment.stats.cache_path
-    return bool(_augment.signatures) or (folder is not None and any(Path(folder).glob("numba._augment-*.nbi")))
+def prepare(announce: Callable[[], None] = lambda: None) -> None:
+    """Compiles, or loads the machine code from disk, before worker processes would each do so.
+
+    Numba has a lock: a process that is forked while another thread is in here waits for ever.
+
+    Args:
+        announce: Is called before anything is compiled.
+    """
+    with announcing(announce):
+        augment(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.uint64), validate(3, 3, -1, 1.0, "all"))
 
 
-def prepare() -> None:
-    """Compiles, or loads the machine code from disk, before worker processes would each do so."""
-    augment(np.zeros((1, 1, 1, 4), np.uint8), np.zeros(1, np.uint64), validate(3, 3, -1, 1.0, "all"))
+# Above, places in an image do not fit the fixed-point numbers of `affine`.
+_LARGEST_SIDE = 1 << 22
 
 
 # Pixels of a batch from which threads are worth starting. On two cores the second one gains nothing in the first 4 ms
@@ -300,6 +311,8 @@ def apply(images: NDArray[np.uint8], plan: AugMixPlan) -> NDArray[np.uint8]:
     Returns:
         The augmented images, a new array of the same shape; its padding is of any value.
     """
+    if max(images.shape[1:3]) > _LARGEST_SIDE:
+        return pillow.apply(images, plan)
     width, is_gray = images.shape[2], images.ndim == 3
     arrays = [np.require(array, requirements="W") for array in (plan.operations, plan.parameters, plan.weights)]
 
@@ -321,6 +334,8 @@ def augment(images: NDArray[np.uint8], keys: NDArray[np.uint64], hyperparameters
         As for :func:`apply`.
     """
     h = hyperparameters
+    if max(images.shape[1:3]) > _LARGEST_SIDE:
+        return pillow.augment(images, keys, h)
     width, is_gray = images.shape[2], images.ndim == 3
 
     def kernel(part: slice, images: Any, buffers: Any, out: Any) -> None:

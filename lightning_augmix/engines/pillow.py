@@ -11,16 +11,15 @@ from lightning_augmix.hyperparameters import Hyperparameters, validate
 from lightning_augmix.mixing import mix
 from lightning_augmix.plan import AugMixPlan, Chain, draw_plan
 
-__all__ = ["apply", "augment", "is_prepared", "prepare"]
+__all__ = ["apply", "augment", "prepare"]
 
 
-def is_prepared() -> bool:
-    """Whether there is nothing to wait for: the sampler alone compiles in a second or two."""
-    return True
+def prepare(announce: Callable[[], None] = lambda: None) -> None:
+    """Compiles what draws plans, or loads the machine code from disk.
 
-
-def prepare() -> None:
-    """Compiles the sampler, or loads its machine code from disk, before worker processes would each do so."""
+    Args:
+        announce: Is not called: this takes a second or two.
+    """
     draw_plan(0, (1, 1), validate(3, 3, -1, 1.0, "all"))
 
 
