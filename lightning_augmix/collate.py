@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import torch
 from torch.utils import _pytree as pytree
 
 from lightning_augmix.samples import OnUnsupported, refuse
 from lightning_augmix.transform import may_be_image
-from lightning_augmix.views import Views, leaves_and_structure, replays
+from lightning_augmix.views import Views, differ, entries_of_views, leaves_and_structure, replays
 
 __all__ = ["CollateViews"]
 
@@ -20,7 +22,7 @@ _Path: TypeAlias = tuple[Any, ...]
 class CollateViews:
     """Collates the samples of each view with the user's function, and joins the images of the batches.
 
-    What differs between the batches is the images; all else, targets for instance, is that of the clean batch. The
+    What follows from the images is found by trying; all else, targets for instance, is that of the clean batch. The
     random draws of the function (of torch's, NumPy's and Python's global generators) are the same for every view.
 
     Args:
@@ -37,7 +39,7 @@ class CollateViews:
         self.views = views
         self.takes_list = takes_list
         self.on_unsupported = on_unsupported
-        self._images: set[_Path] = set()
+        self._images: dict[frozenset[_Path], set[_Path]] = {}  # by the structure of the batch
 
     def __call__(self, samples: Any) -> Any:
         """Makes a batch.
@@ -62,27 +64,49 @@ class CollateViews:
             )
         if not any(has_views):
             return self.collate(samples)
-        batches = []
-        for view in replays(1 + self.views):
-            own = [
-                pytree.tree_unflatten([e.images[view] if isinstance(e, Views) else e for e in entries], structure)
-                for entries, structure in flat
+        entries_of = [
+            entries_of_views(entries) if has else [entries] for (entries, _), has in zip(flat, has_views, strict=True)
+        ]
+        samples_of = [
+            [
+                pytree.tree_unflatten(own[min(view, len(own) - 1)], structure)
+                for own, (_, structure) in zip(entries_of, flat, strict=True)
             ]
-            batches.append(self.collate(own if self.takes_list else own[0]))
-        return self._joined(batches, len(flat) if self.takes_list else None)
+            for view in range(1 + self.views)
+        ]
+        probe = [
+            pytree.tree_unflatten(
+                [_altered(e) if isinstance(e, Views) else copy.deepcopy(e) for e in entries], structure
+            )
+            for entries, structure in flat
+        ]
+        return self._joined(samples_of, probe)
 
-    def _joined(self, batches: list[Any], count: int | None) -> Any:
-        parts = [dict(_parts(batch, count)) for batch in batches]
-        if any(part.keys() != parts[0].keys() for part in parts):
-            raise TypeError("With `views`, the collate function has to give batches of one structure for every view.")
-        self._images |= {path for path in parts[0] if any(_differ(parts[0][path], part[path]) for part in parts)}
-        # Views may all be equal, with severity=0 for instance.
-        images = self._images & parts[0].keys() or {path for path, part in parts[0].items() if _may_be_images(part)}
+    def _joined(self, samples_of: list[list[Any]], probe: list[Any]) -> Any:
+        count = len(probe) if self.takes_list else None
+        parts: list[dict[_Path, Any]] = []
+        batches = []
+        # The last time with other images, which tells where they are: the views themselves may all be equal.
+        for number in replays(2 + self.views):
+            if number > self.views and frozenset(parts[0]) in self._images:
+                continue
+            samples = samples_of[number] if number <= self.views else probe
+            batches.append(self.collate(samples if self.takes_list else samples[0]))
+            parts.append(dict(_parts(batches[-1], count)))
+            if parts[-1].keys() != parts[0].keys():
+                raise TypeError(
+                    "With `views`, the collate function has to give batches of one structure for every view."
+                )
+        of_views = parts[: 1 + self.views]
+        if len(parts) > len(of_views):
+            self._images[frozenset(parts[0])] = {path for path in parts[0] if _differ(parts[0][path], parts[-1][path])}
+        images = self._images[frozenset(parts[0])]
+        changed = {path for path in parts[0] if any(_differ(parts[0][path], other[path]) for other in of_views[1:])}
         if not images:
             raise TypeError(
                 f"{_EXPECTED}; got a batch of {', '.join(type(part).__name__ for part in parts[0].values())}."
             )
-        joined = {path: _concatenated([part[path] for part in parts], count) for path in images}
+        joined = {path: _concatenated([part[path] for part in of_views], count) for path in images | changed}
         return _replaced(batches[0], joined)
 
 
@@ -119,22 +143,26 @@ def _replaced(batch: Any, parts: Mapping[_Path, Any], path: _Path = ()) -> Any:
 
 
 def _are_images(part: list[Any] | tuple[Any, ...], count: int | None) -> bool:
-    is_each = all(may_be_image(entry) and getattr(entry, "ndim", 3) <= 3 for entry in part)
-    return len(part) == count and is_each
-
-
-def _may_be_images(part: Any) -> bool:
-    return isinstance(part, list | tuple) or (isinstance(part, torch.Tensor) and part.ndim == 4 and may_be_image(part))
+    return len(part) == count and all(
+        may_be_image(entry) and not (isinstance(entry, torch.Tensor) and (entry.ndim != 3 or len(entry) not in (1, 3)))
+        for entry in part
+    )
 
 
 def _differ(first: Any, second: Any) -> bool:
     if isinstance(first, list | tuple):
-        return any(_differ(one, other) for one, other in zip(first, second, strict=True))
-    if not isinstance(first, torch.Tensor):
-        return may_be_image(first) and not np.array_equal(np.asarray(first), np.asarray(second))
-    if first.shape != second.shape:
-        return True
-    return not torch.equal(first, second) and bool(((first != second) & ~(first.isnan() & second.isnan())).any())
+        return any(differ(one, other) for one, other in zip(first, second, strict=True))
+    return isinstance(first, torch.Tensor | np.ndarray) and differ(first, second)
+
+
+def _altered(views: Views) -> Any:
+    """Another image in place of the views of one: of its type and shape, but different everywhere."""
+    image = views.images[0]
+    if isinstance(image, PIL.Image.Image):
+        return PIL.ImageOps.invert(image)
+    if isinstance(image, torch.Tensor | np.ndarray):
+        return 255 - image if image.dtype in (torch.uint8, np.uint8) else image + 1
+    return views.images[-1]
 
 
 def _concatenated(parts: list[Any], count: int | None) -> Any:

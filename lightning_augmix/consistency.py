@@ -43,7 +43,9 @@ def jsd_consistency(*logits: Tensor) -> Tensor:
             "(one tensor for each view; `logits.chunk(views)` cuts a batch of views)."
         )
     dtype = torch.promote_types(logits[0].dtype, torch.float32)
-    logs = torch.stack([torch.log_softmax(each.to(dtype), dim=1) for each in logits])
+    # Not −∞ where a logit is: 0 · log 0 = 0, and its gradient as well.
+    least = torch.finfo(dtype).min / 2
+    logs = torch.stack([torch.log_softmax(each.to(dtype), dim=1).clamp(min=least) for each in logits])
     mixture = torch.logsumexp(logs, dim=0) - math.log(len(logits))
     divergence: Tensor = (logs.exp() * (logs - mixture)).sum(dim=2).mean()
     return divergence

@@ -10,6 +10,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -93,12 +94,7 @@ class _Arrays(CorruptedData):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.labels = _load(folder / "labels.npy")
-        if (
-            self.labels.dtype.kind not in "iu"
-            or self.labels.ndim != 1
-            or not len(self.labels)
-            or len(self.labels) % len(SEVERITIES)
-        ):
+        if not _are_five_times_the_same(self.labels):
             raise ValueError(
                 f"Expected {folder / 'labels.npy'} to hold the classes of five times the same images, [5 · N]; got "
                 f"{self.labels.dtype} {list(self.labels.shape)}."
@@ -116,6 +112,13 @@ class _Arrays(CorruptedData):
         count = len(self.labels) // len(SEVERITIES)
         start = (severity - 1) * count
         return _ArrayImages(path, start, self.labels[start : start + count].tolist(), transform)
+
+
+def _are_five_times_the_same(labels: NDArray[Any]) -> bool:
+    if labels.dtype.kind not in "iu" or labels.ndim != 1 or not len(labels) or len(labels) % len(SEVERITIES):
+        return False
+    parts = labels.reshape(len(SEVERITIES), -1)
+    return bool((parts == parts[0]).all())
 
 
 class _ArrayImages(Dataset[Any]):
@@ -136,7 +139,7 @@ class _ArrayImages(Dataset[Any]):
 
 def _load(path: Path) -> NDArray[Any]:
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise ValueError(f"The corrupted test set misses {path}.") from None
     except (OSError, ValueError, EOFError) as error:
@@ -145,13 +148,24 @@ def _load(path: Path) -> NDArray[Any]:
 
 
 class _Folders(CorruptedData):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._names: list[str] = []  # of the files of the first set that is opened
+
     def dataset(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
         path = self.folder / corruption / str(severity)
         try:
-            opened: Dataset[Any] = ImageFolder(path, transform, loader=_open_image)
+            opened = ImageFolder(path, transform, loader=_open_image)
         except FileNotFoundError as error:
             raise ValueError(f"The corrupted test set misses {path}, or images in it ({error}).") from None
-        return opened
+        # All have the same images: a folder that is missing would number the classes behind it anew.
+        names = [str(Path(file).relative_to(path)) for file, _ in opened.samples]
+        self._names = self._names or names
+        different = sorted(set(names) ^ set(self._names))
+        if different:
+            verb = "lacks" if different[0] in self._names else "has, unlike others,"
+            raise ValueError(f"{path} {verb} {different[0]}: every corruption and severity has the same images.")
+        return opened  # type: ignore[no-any-return]
 
 
 def _open_image(path: str) -> Image.Image:
@@ -176,14 +190,15 @@ def compute_corruptions(
     What the folder has already is kept, so an interrupted computation goes on where it was. The images are a function
     of the data, the seed and the library's version alone. The library takes images from 32×32: smaller ones are padded
     by their mirror image and cropped again. A grayscale image is corrupted as an RGB one whose green channel is taken,
-    so that noise keeps its strength.
+    so that noise keeps its strength. Processes are started: a script has to call this under ``if __name__ ==
+    "__main__":``, except where they are forked.
 
     Args:
         data: A map-style dataset of pairs (image, class); the images are PIL images of mode ``RGB`` or ``L``, or uint8
             arrays, all of one size: photographs need the ``Resize`` and ``CenterCrop`` of the test images.
         folder: Where the files go; it is made if need be.
         corruptions: Which to compute, of ``CORRUPTIONS``.
-        seed: Seed of the random ones, at least 0.
+        seed: Seed of the random ones, an integer, at least 0.
         processes: How many work side by side; ``None`` for as many as there are processors.
         show_progress: Whether to show a progress bar.
 
@@ -198,39 +213,49 @@ def compute_corruptions(
     unknown = [name for name in corruptions if name not in CORRUPTIONS]
     if unknown:
         raise ValueError(f"Expected argument `corruptions` to be of: {', '.join(CORRUPTIONS)}; got {unknown}.")
+    for name, value, least in (("seed", seed, 0), ("processes", processes, 1)):
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise ValueError(f"Expected argument `{name}` to be an integer, at least {least}; got {value!r}.")
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     images, labels = _stacked(data)
-    _check_origin(path / "origin.json", images, labels, seed)
-    _save(path / "labels.npy", np.tile(labels, len(SEVERITIES)))
+    _check_origin(path, images, labels, seed)
+    content: dict[str, NDArray[Any]] = {"labels": np.tile(labels, len(SEVERITIES)), "clean": images}
+    for name, array in content.items():
+        if not (path / f"{name}.npy").exists():
+            with _whole(path / f"{name}.npy") as part:
+                np.save(part, array)
     missing = [name for name in corruptions if not (path / f"{name}.npy").exists()]
     if missing:
-        _save(path / "clean.npy", images)
         _compute(path, missing, images.shape, seed, processes, show_progress)
     return open_corruptions(path)
 
 
 def _stacked(data: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    images: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
+    if not len(data):
+        raise ValueError("Expected argument `data` to have images; got none.")
+    images, labels = np.empty(0, np.uint8), np.empty(len(data), np.int64)
     for index in range(len(data)):
         image, label = data[index]
         array = np.asarray(image)
         is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
-        if array.dtype != np.uint8 or not is_image or (images and array.shape != images[0].shape):
+        if isinstance(image, Image.Image) and image.mode not in ("RGB", "L"):
+            is_image = False
+        if index == 0 and is_image:
+            images = np.empty((len(data), *array.shape), np.uint8)
+        if not is_image or array.dtype != np.uint8 or array.shape != images.shape[1:]:
+            kind = f"{image.mode} " if isinstance(image, Image.Image) else ""
             raise ValueError(
                 "Expected argument `data` to give PIL images of mode RGB or L, or uint8 arrays [H, W, 3] or [H, W], "
-                f"all of one size; image {index} is {array.dtype} {list(array.shape)}: apply Resize, CenterCrop and no "
-                "more."
+                f"all of one size; image {index} is {kind}{array.dtype} {list(array.shape)}: apply Resize, CenterCrop "
+                "and no more."
             )
-        images.append(array)
-        labels.append(int(label))
-    if not images:
-        raise ValueError("Expected argument `data` to have images; got none.")
-    return np.stack(images), np.array(labels)
+        images[index] = array
+        labels[index] = int(label)
+    return images, labels
 
 
-def _check_origin(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> None:
+def _check_origin(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> None:
     """Writes down what the files are computed from, or refuses a folder that was computed from something else."""
     from importlib.metadata import PackageNotFoundError, version
 
@@ -240,25 +265,36 @@ def _check_origin(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int6
         raise ImportError(
             "Computing corruptions takes imagecorruptions-imaug: pip install 'lightning-augmix[robustness]'."
         ) from None
-    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
-    origin = {"images": digest, "seed": seed, "imagecorruptions-imaug": library}
+    digest = hashlib.sha256(images.data)
+    digest.update(labels.data)
+    origin = {"images": digest.hexdigest(), "seed": seed, "imagecorruptions-imaug": library}
+    path = folder / "origin.json"
     if not path.exists():
-        path.write_text(json.dumps(origin, indent=2))
-    before = json.loads(path.read_text())
+        if any(folder.glob("*.npy")):
+            raise ValueError(f"{folder} holds files that were not computed here: choose another folder.")
+        with _whole(path) as part:
+            part.write_text(json.dumps(origin, indent=2))
+    try:
+        before = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete the folder.") from None
     if before != origin:
         changed = ", ".join(name for name in origin if before.get(name) != origin[name])
-        raise ValueError(f"{path.parent} holds corruptions with other {changed}: choose another folder, or delete it.")
+        raise ValueError(f"{folder} holds corruptions with other {changed}: choose another folder, or delete it.")
 
 
-def _save(path: Path, array: NDArray[Any]) -> None:
-    """Writes a file that is either whole or not there."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        np.save(file, array)
-    os.replace(part, path)
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Gives a path to write to, and moves what was written to its place: a file is whole or not there."""
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-_CHUNK = 250  # images
+_CHUNK = 100  # images
 
 
 def _compute(
@@ -274,12 +310,14 @@ def _compute(
         task = progress.add_task("", total=len(names) * len(SEVERITIES) * len(starts))
         for name in names:
             progress.update(task, description=f"Computing {name}")
-            result = np.empty((len(SEVERITIES), *shape), np.uint8)
-            calls = ((name, severity, start, seed) for severity in SEVERITIES for start in starts)
-            for (_, severity, start, _), chunk in _unordered(pool, _corrupt_chunk, calls):
-                result[severity - 1, start : start + len(chunk)] = chunk
-                progress.advance(task)
-            _save(folder / f"{name}.npy", result.reshape(-1, *shape[1:]))
+            with _whole(folder / f"{name}.npy") as part:
+                result = np.lib.format.open_memmap(part, "w+", np.uint8, (len(SEVERITIES) * shape[0], *shape[1:]))
+                calls = ((name, severity, start, seed) for severity in SEVERITIES for start in starts)
+                for (_, severity, start, _), chunk in _unordered(pool, _corrupt_chunk, calls):
+                    first = (severity - 1) * shape[0] + start
+                    result[first : first + len(chunk)] = chunk
+                    progress.advance(task)
+                result.flush()
 
 
 def _unordered(
@@ -287,13 +325,17 @@ def _unordered(
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Yields the calls with their results as they come, and keeps few of them waiting."""
     running: dict[Future[Any], tuple[Any, ...]] = {}
-    while True:
-        for call in islice(calls, 64 - len(running)):
-            running[pool.submit(function, *call)] = call
-        if not running:
-            return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            yield running.pop(future), future.result()
+    try:
+        while True:
+            for call in islice(calls, 2 * (os.cpu_count() or 1) - len(running)):
+                running[pool.submit(function, *call)] = call
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    finally:
+        for future in running:
+            future.cancel()
 
 
 _images: NDArray[np.uint8]

@@ -147,7 +147,9 @@ def clone_dataloader(loader: _L, dataset: Any, *, views: int = 0, on_unsupported
     clone._iterator = None
     if views:
         takes_list = clone.batch_sampler is not None
-        clone.collate_fn = CollateViews(loader.collate_fn, views, takes_list=takes_list, on_unsupported=on_unsupported)
+        # A loader that the user keeps in a CombinedLoader comes back as the clone it became.
+        collate = loader.collate_fn.collate if isinstance(loader.collate_fn, CollateViews) else loader.collate_fn
+        clone.collate_fn = CollateViews(collate, views, takes_list=takes_list, on_unsupported=on_unsupported)
     return clone
 
 

@@ -21,6 +21,7 @@ from lightning_augmix.pipeline import (
     takes_or_gives_uint8,
 )
 from lightning_augmix.transform import AugmentAndMixTransform, may_be_image
+from lightning_augmix.views import AugMixViews, EachView
 
 __all__ = ["Injector", "check_without_augmix", "outline"]
 
@@ -130,6 +131,9 @@ class Injector:
             vars(augmented)["datasets"] = members if isinstance(dataset.datasets, dict) else list(members.values())
         else:
             vars(augmented).update(copies)
+        if isinstance(self._transform, AugMixViews):
+            for name in {*_pipelines(dataset), *_transform_attributes(dataset)} & vars(dataset).keys():
+                vars(augmented)[name] = EachView(vars(dataset)[name])
         return augmented
 
     def _place_own(self, dataset: Any) -> Any:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,9 +100,9 @@ class RobustnessReport:
 
     @property
     def mean_without_overlap(self) -> float:
-        """:attr:`mean_corruption_error` over the corruptions that resemble no operation of the training."""
-        left_out = self.overlapping
-        return fmean(fmean(errors) for name, errors in self.errors.items() if name not in left_out)
+        """:attr:`mean_corruption_error` over those that resemble no operation of the training; NaN if all do."""
+        kept = [fmean(errors) for name, errors in self.errors.items() if name not in self.overlapping]
+        return fmean(kept) if kept else math.nan
 
     def save(self, path: str | Path) -> None:
         """Writes the report as JSON.

@@ -4,18 +4,29 @@ Within a dataset the views of an image travel together as one opaque object, so 
 once. The steps behind AugMix are applied to each view, and every view meets the same random draws in them.
 """
 
+import copy
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+import PIL.Image
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from lightning_augmix.transform import AugmentAndMixTransform
 
-__all__ = ["AugMixViews", "EachView", "Views", "check_views", "leaves_and_structure", "replays"]
+__all__ = [
+    "AugMixViews",
+    "EachView",
+    "Views",
+    "check_views",
+    "differ",
+    "entries_of_views",
+    "leaves_and_structure",
+    "replays",
+]
 
 _UNCHANGED = (
     "With `views`, the dataset has to put what its transforms give into the sample as it is: it holds all views of an "
@@ -73,6 +84,38 @@ def leaves_and_structure(sample: Any) -> tuple[list[Any], pytree.TreeSpec]:
         The entries, and what puts them together again by torch's ``tree_unflatten``.
     """
     return pytree.tree_flatten(sample, is_leaf=lambda entry: isinstance(entry, Views))
+
+
+def entries_of_views(entries: Sequence[Any]) -> list[list[Any]]:
+    """The entries of a sample for each view: its images, and all else, in copies that may be changed in place.
+
+    Args:
+        entries: The entries of a sample, views of an image among them.
+    """
+    count = max(len(entry.images) for entry in entries if isinstance(entry, Views))
+    copies = [
+        copy.deepcopy([None if isinstance(entry, Views) else entry for entry in entries]) for _ in range(1, count)
+    ]
+    return [
+        [entry.images[view] if isinstance(entry, Views) else own for entry, own in zip(entries, others, strict=True)]
+        for view, others in enumerate([entries, *copies])
+    ]
+
+
+def differ(first: Any, second: Any) -> bool:
+    """Whether two entries of samples or batches differ, missing values aside.
+
+    Args:
+        first: A tensor, array, image, or anything else that can be compared.
+        second: Another.
+    """
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        if first.shape != second.shape or first.dtype != second.dtype:
+            return True
+        return not torch.equal(first, second) and bool(((first != second) & ~(first.isnan() & second.isnan())).any())
+    if isinstance(first, np.ndarray | PIL.Image.Image):
+        return not np.array_equal(np.asarray(first), np.asarray(second))
+    return first is not second and not bool(first == second) and first == first
 
 
 def replays(times: int) -> Iterator[int]:
@@ -143,18 +186,17 @@ class EachView(nn.Module):
         self.step = step
 
     def forward(self, *inputs: Any) -> Any:
-        """Applies the step to an image or a sample.
+        """Applies the step to an image or a sample; one without views passes through it as ever.
 
         Raises:
-            TypeError: If the step does not give as many entries as it takes.
+            TypeError: If the step does not give its entries where it took them.
         """
         entries, structure = leaves_and_structure(inputs)
         is_image = [isinstance(entry, Views) for entry in entries]
-        outputs = []
-        for view in replays(max(len(entry.images) for entry in entries if isinstance(entry, Views))):
-            own = [entry.images[view] if isinstance(entry, Views) else entry for entry in entries]
-            outputs.append(self.step(*pytree.tree_unflatten(own, structure)))
-        return _joined(outputs, is_image)
+        if not any(is_image):
+            return self.step(*inputs)
+        samples = [pytree.tree_unflatten(own, structure) for own in entries_of_views(entries)]
+        return _joined([self.step(*samples[view]) for view in replays(len(samples))], is_image)
 
 
 def _joined(samples: list[Any], is_image: list[bool]) -> Any:
@@ -165,6 +207,13 @@ def _joined(samples: list[Any], is_image: list[bool]) -> Any:
             f"With `views`, the steps behind AugMix have to give as many entries as they take: got {len(is_image)} and "
             f"gave {len(all_leaves[0])}."
         )
+    for position, joins in enumerate(is_image):
+        if not joins and any(differ(all_leaves[0][position], other[position]) for other in all_leaves[1:]):
+            raise TypeError(
+                "With `views`, the steps behind AugMix have to leave the entries of a sample in their order, and to "
+                f"draw from global generators alone: entry {position} is no image where they take it, and differs "
+                "between the views where they give it."
+            )
     entries = [
         Views(entries) if joins else entries[0]
         for entries, joins in zip(zip(*all_leaves, strict=True), is_image, strict=True)

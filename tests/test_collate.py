@@ -3,6 +3,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import default_collate
 
 from lightning_augmix.collate import CollateViews
@@ -153,3 +154,44 @@ def test_samples_that_lost_their_views_are_an_error_or_a_warning():
     with pytest.warns(UserWarning, match="lost the views"):
         images, _ = collate(default_collate, on_unsupported="warn")([*SAMPLES[:3], lost[3]])
     assert levels(images)[3::4] == [3, 3, 3]
+
+
+def test_dense_targets_are_told_from_images_though_all_views_are_equal():
+    samples = [(Views([image(1)] * 3), torch.ones(1, 5, 4)) for _ in range(4)]
+    images, masks = collate(default_collate)(samples)
+    assert (images.shape, masks.shape) == ((12, 3, 5, 4), (4, 1, 5, 4))
+
+
+def test_of_two_images_one_whose_views_are_equal_is_joined_too():
+    samples = [{"a": views(index), "b": Views([image(0)] * 3)} for index in range(4)]
+    batch = collate(default_collate)(samples)
+    assert (len(batch["a"]), len(batch["b"])) == (12, 12)
+
+
+def test_targets_that_the_function_changes_in_place_are_changed_once():
+    def scaling(samples):
+        for _, boxes in samples:
+            boxes *= 10
+        return default_collate(samples)
+
+    _, boxes = collate(scaling)([(views(index), torch.ones(2)) for index in range(4)])
+    assert boxes.unique().tolist() == [10]
+
+
+def test_two_batches_of_gray_images_are_no_list_of_images():
+    samples = [
+        (Views([torch.full((5, 4), index + view / 10) for view in range(3)]), torch.ones(5, 4)) for index in range(2)
+    ]
+    with pytest.raises(TypeError, match=r"for N = 2, a torch.float32 tensor \[2, 5, 4\]"):
+        collate(default_collate)(samples)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, lambda array: Image.fromarray(array)])
+def test_images_that_are_no_tensors(kind):
+    def to_tensors(samples):
+        return torch.stack([torch.from_numpy(np.array(entry)).permute(2, 0, 1) for entry, _ in samples]), len(samples)
+
+    arrays = [np.full((5, 4, 3), level, np.uint8) for level in range(4)]
+    images, count = collate(to_tensors)([(Views([kind(array)] * 3), 0) for array in arrays])
+    assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3] * 3
+    assert count == 4

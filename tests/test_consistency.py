@@ -120,3 +120,13 @@ def test_bad_arguments(arguments, kind, message):
 def test_bad_logits(logits, kind, message):
     with pytest.raises(kind, match=message):
         jsd_consistency(*logits)
+
+
+def test_classes_that_are_ruled_out_count_nothing():
+    open_logits = torch.randn(9, 4, requires_grad=True)
+    logits = torch.cat([open_logits, torch.full((9, 1), -math.inf)], dim=1)
+    targets = torch.tensor([0, 1, 2])
+    loss = JSDLoss()(logits, targets)
+    assert loss.item() == pytest.approx(JSDLoss()(open_logits, targets).item(), abs=1e-5)
+    loss.backward()
+    assert open_logits.grad.isfinite().all()

@@ -76,6 +76,12 @@ def test_folders_in_the_format_of_imagenet_c(tmp_path):
     assert [(image[0, 0].tolist(), label) for image, label in part] == [([30, 0, 0], 0), ([30, 1, 0], 1)]
     with pytest.raises(ValueError, match=rf"misses {tmp_path / 'snow' / '3'}"):
         data.dataset("snow", 3, np.asarray)
+    (tmp_path / "fog" / "4" / "ant" / "1.png").rename(tmp_path / "fog" / "4" / "ant" / "2.png")
+    with pytest.raises(ValueError, match=r"fog/4 lacks ant/1\.png: every corruption and severity has the same images"):
+        data.dataset("fog", 4, np.asarray)
+    shutil.rmtree(tmp_path / "fog" / "5" / "ant")
+    with pytest.raises(ValueError, match=r"fog/5 lacks ant/1\.png"):
+        data.dataset("fog", 5, np.asarray)
     spoil(tmp_path / "fog" / "3" / "bee" / "1.png", b"no image")
     with pytest.raises(ValueError, match=r"bee/1\.png is cut off or no image"):
         part[1]
@@ -92,6 +98,7 @@ def spoil(path, content):
         ("labels", lambda path: np.save(path, np.zeros(21, int)), r"labels.npy to hold .* \[5 · N\]; got int64 \[21\]"),
         ("labels", lambda path: np.save(path, np.zeros((20, 2))), r"labels.npy to hold .*got float64 \[20, 2\]"),
         ("labels", lambda path: np.save(path, np.full(20, 0.5)), r"labels.npy to hold .*got float64 \[20\]"),
+        ("labels", lambda path: np.save(path, np.arange(20)), "labels.npy to hold .* five times the same images"),
         ("labels", lambda path: spoil(path, b""), "labels.npy is cut off or no array"),
         ("fog", lambda path: path.unlink(), "misses .*fog.npy"),
         ("fog", lambda path: spoil(path, path.read_bytes()[:-1]), "fog.npy is cut off or no array"),
@@ -158,7 +165,7 @@ def test_what_is_there_is_kept_and_what_is_missing_is_computed(tmp_path):
     again = computed(Images(), tmp_path, ["contrast", "pixelate", "brightness"])
     np.testing.assert_array_equal(again["contrast"], first["contrast"][::-1])
     np.testing.assert_array_equal(again["pixelate"], first["pixelate"])
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize(("data", "seed", "changed"), [(Images(salt=1), 0, "images"), (Images(), 1, "seed")])
@@ -178,7 +185,8 @@ class Mixed(Images):
     [
         (Images(), ["blur"], r"`corruptions` to be of: gaussian_noise.*got \['blur'\]"),
         (Images(0), ["fog"], "`data` to have images; got none"),
-        (Mixed(), ["fog"], r"all of one size; image 1 is uint8 \[34, 40, 3\]"),
+        (Mixed(), ["fog"], r"all of one size; image 1 is RGB uint8 \[34, 40, 3\]"),
+        ([(Image.new("P", (40, 33)), 0)], ["fog"], r"image 0 is P uint8 \[33, 40\]"),
         ([(torch.rand(3, 32, 40), 0)], ["fog"], r"image 0 is float32 \[3, 32, 40\]: apply Resize"),
     ],
 )
@@ -187,10 +195,37 @@ def test_data_that_cannot_be_corrupted_is_an_error(data, names, message, tmp_pat
         compute_corruptions(data, tmp_path, names, show_progress=False)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": -1}, "`seed` to be an integer, at least 0; got -1"),
+        ({"seed": 1.5}, "`seed` to be an integer"),
+        ({"processes": 0}, "`processes` to be an integer, at least 1; got 0"),
+    ],
+)
+def test_bad_settings(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        compute_corruptions(Images(), tmp_path, ["contrast"], **settings)
+
+
+def test_a_published_set_is_not_written_to(tmp_path):
+    _, labels = write_cifar_c(tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path} holds files that were not computed here: choose another"):
+        computed(Images(), tmp_path, ["contrast"])
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), labels)
+
+
+def test_a_damaged_origin_is_an_error_that_names_it(tmp_path):
+    computed(Images(), tmp_path, ["contrast"])
+    (tmp_path / "origin.json").write_text("{")
+    with pytest.raises(ValueError, match=r"origin\.json is damaged"):
+        computed(Images(), tmp_path, ["contrast"])
+
+
 def test_an_interrupted_computation_goes_on(tmp_path):
     expected = computed(Images(), tmp_path / "whole", ["contrast", "pixelate"])
     computed(Images(), tmp_path / "part", ["contrast"])
-    (tmp_path / "part" / "pixelate.part").write_bytes(b"half")
+    (tmp_path / "part" / ".123.pixelate.npy").write_bytes(b"half")
     again = computed(Images(), tmp_path / "part", ["contrast", "pixelate"])
     np.testing.assert_array_equal(again["pixelate"], expected["pixelate"])
     origin = json.loads((tmp_path / "part" / "origin.json").read_text())

@@ -76,6 +76,10 @@ def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_p
         (["ckpt_path={checkpoint}", "corruptions=nowhere"], "nowhere is no folder"),
         (["ckpt_path=[{checkpoint},{checkpoint}]"], "Expected names to have a name of its own for each of the 2"),
         (["ckpt_path={checkpoint}", "names=[a,b]"], "Expected names to have a name"),
+        (["ckpt_path={checkpoint}", "names=[a/b]"], "Expected names to be names of files, without slashes"),
+        (["ckpt_path=[]"], "Expected ckpt_path to be a checkpoint file"),
+        (["ckpt_path=3"], "Expected ckpt_path to be a checkpoint file"),
+        (["ckpt_path={checkpoint}", "data.batch_size=0"], "batch_size"),
         (["ckpt_path={checkpoint}", "batch_sise=3"], "batch_sise"),
     ],
 )

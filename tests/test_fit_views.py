@@ -8,8 +8,10 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import transforms
+from torchvision.transforms import v2
 
 from lightning_augmix import AugmentAndMixTransform, AugMixCallback, JSDLoss, augment_dataloader
 from lightning_augmix.pipeline import PlacementError
@@ -126,6 +128,40 @@ def test_the_loader_has_its_collate_function_back(tmp_path):
     fit.fit(module)
     images, labels = next(iter(fit.train_dataloader))
     assert len(images) == len(labels) == 4
+
+
+def test_a_combined_loader_that_the_user_keeps_with_reloads(tmp_path):
+    combined = CombinedLoader([loader(Dim(to_tensor(), 8))])
+    module = fitted(
+        lambda: combined, AugMixCallback(views=2), root=tmp_path, max_epochs=3, reload_dataloaders_every_n_epochs=1
+    )
+    assert [len(batch[0][0]) for batch in module.batches] == [12] * 6
+
+
+class Wrapper(torch.utils.data.Dataset):
+    def __init__(self, subset, transform):
+        self.subset, self.transform = subset, transform
+
+    def __getitem__(self, index):
+        image, label = self.subset[index]
+        return self.transform(image), label
+
+    def __len__(self):
+        return len(self.subset)
+
+
+@pytest.mark.parametrize(
+    "transform", [transforms.Normalize(0.5, 0.5), v2.Normalize([0.5], [0.5]), v2.Compose([v2.RandomErasing(1.0)])]
+)
+def test_wrappers_with_a_transform_of_their_own(transform, tmp_path):
+    def make():
+        return loader(Wrapper(Dim(to_tensor(), 8), transform))
+
+    without = fitted(make, root=tmp_path)
+    with_views = fitted(make, AugMixCallback(**CERTAIN, views=1, seed=0), root=tmp_path)
+    for (images, _), (expected, _) in zip(with_views.batches, without.batches, strict=True):
+        assert torch.equal(images[:4], expected)
+        assert not torch.equal(images[4:], expected)
 
 
 class Reading(Dim):

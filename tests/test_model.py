@@ -35,6 +35,12 @@ def test_the_wide_resnet_of_the_paper():
     assert Classifier(7, "wrn_40_2")(torch.rand(2, 3, 32, 24)).shape == (2, 7)
 
 
+@pytest.mark.parametrize("depth", [3, 4, 9, 41, 45])
+def test_other_depths_than_6n_plus_4_are_an_error(depth):
+    with pytest.raises(ValueError, match=f"`depth` to be 6 n . 4, at least 10; got {depth}"):
+        WideResNet(10, depth)
+
+
 def test_with_views_the_loss_is_jsd():
     model = Classifier(4, views=2, consistency_weight=3)
     assert repr(model.loss) == "JSDLoss(weight=3, views=2, label_smoothing=0)"

@@ -65,6 +65,10 @@ def test_only_overlapping_corruptions_have_no_second_mean():
     assert "mean without" not in str(report(errors={"contrast": (0.1,) * 5}, operations=("contrast",)))
 
 
+def test_if_all_corruptions_overlap_there_is_no_other_mean():
+    assert math.isnan(report(errors={"contrast": (0.1,) * 5}, operations=("contrast",)).mean_without_overlap)
+
+
 def test_json_there_and_back(tmp_path):
     made = report(operations=("rotate", "brightness"))
     made.save(tmp_path / "report.json")

@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
+from torchmetrics.functional.classification import multiclass_calibration_error
 from torchvision import transforms
 
-from lightning_augmix import evaluate_robustness
+from lightning_augmix import evaluate_robustness, robustness
 from lightning_augmix.corruptions import CORRUPTIONS, open_corruptions
 from test_corruptions import write_cifar_c
 
@@ -29,6 +31,7 @@ class ByColor(nn.Module):
         super().__init__()
         self.factor = nn.Parameter(torch.tensor(40.0))
         self.dropout = nn.Dropout(0.9)
+        self.frozen = nn.BatchNorm2d(3).eval()
 
     def forward(self, images):
         return self.dropout(self.factor * images.mean((2, 3)))
@@ -104,6 +107,7 @@ def test_the_report_equals_a_computation_by_hand(workers, tmp_path):
         assert list(calibration.counts) == counts
     assert model.training
     assert model.factor.item() == 40
+    assert not model.frozen.training
 
 
 def test_some_corruptions_and_operations_of_the_training(tmp_path):
@@ -156,6 +160,84 @@ def test_bad_arguments(changes, kind, message, tmp_path):
     arguments = {"model": ByColor(), "clean": Clean(4), "corrupted": tmp_path, "corruptions": ["fog"], **changes}
     with pytest.raises(kind, match=message):
         evaluate_robustness(**arguments, transform=TO_TENSOR, trainer=trainer(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"limit_test_batches": 0.5}, "`trainer` to test with all images"),
+        ({"limit_test_batches": 3}, "limit_test_batches"),
+        ({"fast_dev_run": True}, "fast_dev_run"),
+        ({"barebones": True}, "barebones"),
+    ],
+)
+def test_a_trainer_that_leaves_out_images_is_an_error(settings, message, tmp_path):
+    write_cifar_c(tmp_path, corruptions=["fog"])
+    fit = trainer(tmp_path, **settings)
+    with pytest.raises(ValueError, match=message):
+        evaluate_robustness(ByColor(), Clean(4), tmp_path, TO_TENSOR, corruptions=["fog"], trainer=fit)
+
+
+def test_images_of_other_classes_are_an_error(tmp_path):
+    write_cifar_c(tmp_path, corruptions=["fog"])
+    np.save(tmp_path / "labels.npy", np.full(20, 50))
+    with pytest.raises(ValueError, match=r"classes of the images to be from 0 to 2.*got 50: these are not the model's"):
+        evaluate_robustness(ByColor(), Clean(4), tmp_path, TO_TENSOR, corruptions=["fog"], trainer=trainer(tmp_path))
+
+
+class Sure(nn.Module):
+    """So sure that its confidence is exactly 1, or, with NaN, of nothing."""
+
+    def __init__(self, logit):
+        super().__init__()
+        self.logit = logit
+
+    def forward(self, images):
+        return torch.tensor([[self.logit, 0.0, 0.0]]).expand(len(images), 3)
+
+
+def test_confidence_of_one_is_in_the_last_bin(tmp_path):
+    _, labels = write_cifar_c(tmp_path, corruptions=["fog"])
+    report = evaluate_robustness(
+        Sure(99.0), Clean(6), tmp_path, TO_TENSOR, corruptions=["fog"], trainer=trainer(tmp_path)
+    )
+    assert report.clean.counts == (0,) * 14 + (6,)
+    assert report.clean.expected_error == pytest.approx(4 / 6)
+    assert report.corrupted.rms_error == pytest.approx(float((labels != 0).mean()))
+
+
+def test_logits_that_are_not_finite_are_an_error(tmp_path):
+    write_cifar_c(tmp_path, corruptions=["fog"])
+    with pytest.raises(ValueError, match="`model` to give finite logits"):
+        evaluate_robustness(
+            Sure(math.nan), Clean(4), tmp_path, TO_TENSOR, corruptions=["fog"], trainer=trainer(tmp_path)
+        )
+
+
+def test_tensor_labels_of_a_clean_set_go_with_those_of_files(tmp_path):
+    write_cifar_c(tmp_path, corruptions=["fog"])
+    clean = TensorDataset(torch.rand(5, 3, 8, 9), torch.tensor([0, 1, 2, 0, 1]))
+    report = evaluate_robustness(
+        ByColor(), clean, tmp_path, TO_TENSOR, corruptions=["fog"], batch_size=4, trainer=trainer(tmp_path)
+    )
+    assert sum(report.clean.counts) == 5
+
+
+def test_bins_agree_with_torchmetrics():
+    confidences, right = torch.rand(1000), torch.rand(1000) < 0.6
+    metric = robustness._Reliability()
+    metric.update(confidences, right)
+    counts, sums, hits = metric.compute().double()
+    found = {"r/count/%d": counts, "r/confidence/%d": sums / 2**24 / counts, "r/accuracy/%d": hits / counts}
+    logged = {key % number: float(value) for key, row in found.items() for number, value in enumerate(row)}
+    calibration = robustness._calibration(logged, "r")
+    probabilities = torch.stack(
+        [confidences, torch.zeros(1000)], dim=1
+    )  # the metric takes the larger as the confidence
+    targets = torch.where(right, 0, 1)
+    for norm, value in (("l1", calibration.expected_error), ("l2", calibration.rms_error)):
+        expected = multiclass_calibration_error(probabilities, targets, num_classes=2, n_bins=15, norm=norm)
+        assert value == pytest.approx(float(expected), abs=1e-5)
 
 
 RANKS = """

@@ -149,3 +149,31 @@ def test_descriptions_and_structures():
 def test_bad_numbers_of_views(views, kind):
     with pytest.raises(kind, match="Expected argument `views` to be"):
         check_views(views)
+
+
+def with_image_first(sample):
+    return sample["image"], sample["label"]
+
+
+@pytest.mark.parametrize("step", [with_image_first, lambda sample: tuple(sample.values())[::-1]])
+def test_a_step_that_puts_the_label_where_the_image_was_is_an_error(step):
+    pipeline = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), step])
+    transform = insert(pipeline, find_place(pipeline), augmix())
+    with pytest.raises(TypeError, match="have to leave the entries of a sample in their order"):
+        transform({"label": 3, "image": dim_image(0)})
+
+
+def test_targets_that_a_step_changes_in_place_are_changed_once():
+    def scale(image, target):
+        target["boxes"].mul_(10)
+        return image, target
+
+    target = {"boxes": torch.ones(2, 4)}
+    image, changed = EachView(scale)(augmix()(dim_image(0)), target)
+    assert isinstance(image, Views)
+    assert changed["boxes"] is target["boxes"]
+    assert changed["boxes"].unique().tolist() == [10]
+
+
+def test_a_step_without_views_is_applied_as_ever():
+    assert EachView(v1.ToTensor())(dim_image(0)).shape == (3, 12, 10)

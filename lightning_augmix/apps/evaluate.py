@@ -3,10 +3,12 @@
 import re
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from lightning_augmix.apps.console import UsageError, build, hydra_command, log_through_hydra
 
@@ -30,29 +32,40 @@ def evaluate(cfg: "DictConfig") -> float:
         The mean corruption error of the last, in [0, 1].
     """
     # Imported here, so that `--help` is quick.
+    from lightning.pytorch.utilities import rank_zero_only
     from rich.console import Console
 
     from lightning_augmix.charts import draw_errors, draw_reliability
 
     log_through_hydra()
-    paths = [cfg.ckpt_path] if isinstance(cfg.ckpt_path, str) else list(cfg.ckpt_path)
-    names = [_name(path) for path in paths] if cfg.names is None else list(cfg.names)
+    paths = list(cfg.ckpt_path) if OmegaConf.is_list(cfg.ckpt_path) else [cfg.ckpt_path]
+    for path in paths or [None]:
+        if not isinstance(path, str) or not zipfile.is_zipfile(path):
+            raise UsageError(
+                f"Expected ckpt_path to be a checkpoint file of augmix-train, or a list of them; got {path!r}."
+            )
+    names = [_name(path) for path in paths] if cfg.names is None else [str(name) for name in cfg.names]
+    if any("/" in name for name in names):
+        raise UsageError(f"Expected names to be names of files, without slashes; got {names}.")
     if len(set(names)) != len(paths):
         raise UsageError(
             f"Expected names to have a name of its own for each of the {len(paths)} checkpoints; got {names}."
         )
     folder = Path(HydraConfig.get().runtime.output_dir)
-    console, reports = Console(), []
+    is_first = getattr(rank_zero_only, "rank", 0) == 0
+    console, reports = Console(quiet=not is_first), []
     for name, path in zip(names, paths, strict=True):
         report = _evaluated(cfg, name, path)
-        report.save(folder / f"{name}.json")
-        report.save_csv(folder / f"{name}.csv")
         console.print(report)
         reports.append(report)
+        if is_first:
+            report.save(folder / f"{name}.json")
+            report.save_csv(folder / f"{name}.csv")
     if len(reports) > 1:
         console.print(_comparison(reports))
-    draw_errors(reports, folder / "errors.png")
-    draw_reliability(reports, folder / "reliability.png")
+    if is_first:
+        draw_errors(reports, folder / "errors.png")
+        draw_reliability(reports, folder / "reliability.png")
     console.print(f"Reports and pictures: {folder}", soft_wrap=True)
     return reports[-1].mean_corruption_error
 
@@ -70,17 +83,14 @@ def _evaluated(cfg: "DictConfig", name: str, path: str) -> "RobustnessReport":
     from lightning_augmix.apps.model import Classifier
     from lightning_augmix.robustness import evaluate_robustness
 
-    if not zipfile.is_zipfile(path):
-        raise UsageError(
-            f"Expected ckpt_path to be a checkpoint file of augmix-train, or a list of them; got {path!r}."
-        )
-    state = torch.load(path, map_location="cpu", weights_only=True).get("callbacks", {}).get("AugMixCallback")
     given = {key: value for key, value in cfg.data.items() if value is not None}
     try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["callbacks"].get("AugMixCallback")
         model = Classifier.load_from_checkpoint(path, map_location="cpu")
         data = ImageDataModule.load_from_checkpoint(path, **given)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise UsageError(f"{path} is not a checkpoint of augmix-train ({error}).") from error
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, UnpicklingError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} is not a checkpoint of augmix-train that fits these overrides ({reason}).") from error
     data.setup("test")
     try:
         return evaluate_robustness(
@@ -108,7 +118,7 @@ def _corrupted(cfg: "DictConfig", data: "ImageDataModule") -> "CorruptedData":
 
 
 def _comparison(reports: "list[RobustnessReport]") -> Any:
-    """A row for each classifier, or for those whose names differ only in a number at the end, that of the seed."""
+    """A row for each classifier, or for those whose names differ only in the seed at the end, ``-seed0``."""
     from rich.table import Table
 
     table = Table(title="Error and RMS calibration error in %", title_justify="left")
@@ -116,7 +126,7 @@ def _comparison(reports: "list[RobustnessReport]") -> Any:
         table.add_column(column, justify="right" if column else "left")
     of_one_kind: dict[str, list[RobustnessReport]] = {}
     for report in reports:
-        of_one_kind.setdefault(re.sub(r"-\d+$", "", report.name), []).append(report)
+        of_one_kind.setdefault(re.sub(r"-seed\d+$", "", report.name), []).append(report)
     for kind, several in of_one_kind.items():
         measures = (
             [report.clean_error for report in several],

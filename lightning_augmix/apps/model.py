@@ -97,14 +97,19 @@ class WideResNet(nn.Sequential):
 
     Args:
         num_classes: Number of classes, at least 1.
-        depth: Number of layers with weights, 6 n + 4.
+        depth: Number of layers with weights, 6 n + 4, at least 10.
         width: Factor of the number of channels, at least 1.
+
+    Raises:
+        ValueError: If there is no network of that depth.
 
     Shape:
         - Input: float ``[N, 3, H, W]``, H and W at least 8. Output: logits ``[N, num_classes]``.
     """
 
     def __init__(self, num_classes: int, depth: int = 40, width: int = 2) -> None:
+        if depth < 10 or depth % 6 != 4:
+            raise ValueError(f"Expected argument `depth` to be 6 n + 4, at least 10; got {depth} (the paper has 40).")
         channels = [16, 16 * width, 32 * width, 64 * width]
         blocks = []
         for stage in range(3):
