@@ -53,8 +53,9 @@ class AugMixCallback(pl.Callback):
         views: With a number above 0, each training image comes clean and in as many independent augmentations, for
             :class:`JSDLoss`; the paper has 2. The images of a batch of N samples are ``[(1 + views) · N, C, H, W]``,
             all clean ones first, then all first views, and so on; everything else is as without. An image is loaded
-            and cropped once, and its views meet the same random draws in the steps behind AugMix and in the collate
-            function.
+            and cropped once, and its views meet the same random draws (of torch's, NumPy's and Python's global
+            generators) in the steps behind AugMix and in the collate function. The dataset has to put what its
+            transforms give into the sample as it is.
         seed: With an integer, the augmentation of sample i in epoch e is a pure function of (seed, e, i): the same
             for any number and kind of worker processes, for any number of ranks, and after a resume. With ``None``,
             it follows torch's default generator and the rank.

@@ -59,7 +59,7 @@ def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_p
     folder = files(tmp_path)
     reports = [json.loads((folder / f"{name}.json").read_text()) for name in ("plain", "consistent")]
     assert [bool(report["operations"]) for report in reports] == [False, True]
-    assert reports[0]["clean_error"] != reports[1]["clean_error"]
+    assert reports[0]["clean"] != reports[1]["clean"]
     corrupted = tmp_path / "data" / "corrupted" / "digits"
     assert np.load(corrupted / "fog.npy").shape == (5 * 360, 8, 8)
     written = (corrupted / "fog.npy").stat().st_mtime
