@@ -109,7 +109,8 @@ def _evaluated(cfg: "DictConfig", name: str, path: str) -> "RobustnessReport":
 
 
 def _corrupted(cfg: "DictConfig", data: "ImageDataModule") -> "CorruptedData":
-    from lightning_augmix.corruptions import compute_corruptions, open_corruptions
+    from lightning_augmix.corrupt import compute_corruptions
+    from lightning_augmix.corruptions import open_corruptions
 
     if cfg.corruptions != "computed":
         return open_corruptions(cfg.corruptions)
