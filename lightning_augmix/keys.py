@@ -143,8 +143,10 @@ def _random_key(generator: torch.Generator | None) -> int:
         if not hasattr(_scratch, "key"):
             with torch.inference_mode(False):
                 _scratch.key = torch.empty((), dtype=torch.int64, device="cpu")
-        return int(_scratch.key.random_(generator=generator))
-    return int(torch.empty((), dtype=torch.int64, device=generator.device).random_(generator=generator))
+        key = _scratch.key
+    else:
+        key = torch.empty((), dtype=torch.int64, device=generator.device)
+    return int(key.random_(generator=generator))
 
 
 class RunKeys(KeySource):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -154,9 +154,9 @@ class RobustnessReport:
         for column in ("corruption", *map(str, range(1, 6)), "mean"):
             table.add_column(column, justify="left" if column == "corruption" else "right")
 
-        def add(label: str, value: float, *severities: float, **style: Any) -> None:
+        def add(label: str, value: float, *severities: float) -> None:
             cells = [f"{100 * error:.1f}" for error in severities] or [""] * 5
-            table.add_row(label, *cells, f"{100 * value:.1f}", **style)
+            table.add_row(label, *cells, f"{100 * value:.1f}")
 
         overlapping = self.overlapping
         for name, errors in self.errors.items():
