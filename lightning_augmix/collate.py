@@ -74,23 +74,26 @@ class CollateViews:
             ]
             for view in range(1 + self.views)
         ]
-        probe = [
-            pytree.tree_unflatten(
-                [_altered(e) if isinstance(e, Views) else copy.deepcopy(e) for e in entries], structure
-            )
-            for entries, structure in flat
-        ]
-        return self._joined(samples_of, probe)
+        # Copied now, because the user's function may change a sample in place.
+        copies = [[e if isinstance(e, Views) else copy.deepcopy(e) for e in entries] for entries, _ in flat]
 
-    def _joined(self, samples_of: list[list[Any]], probe: list[Any]) -> Any:
-        count = len(probe) if self.takes_list else None
+        def with_other_images() -> list[Any]:
+            return [
+                pytree.tree_unflatten([_altered(e) if isinstance(e, Views) else e for e in entries], structure)
+                for entries, (_, structure) in zip(copies, flat, strict=True)
+            ]
+
+        return self._joined(samples_of, with_other_images)
+
+    def _joined(self, samples_of: list[list[Any]], with_other_images: Callable[[], list[Any]]) -> Any:
+        count = len(samples_of[0]) if self.takes_list else None
         parts: list[dict[_Path, Any]] = []
         batches = []
         # The last time with other images, which tells where they are: the views themselves may all be equal.
         for number in replays(2 + self.views):
             if number > self.views and frozenset(parts[0]) in self._images:
                 continue
-            samples = samples_of[number] if number <= self.views else probe
+            samples = samples_of[number] if number <= self.views else with_other_images()
             batches.append(self.collate(samples if self.takes_list else samples[0]))
             parts.append(dict(_parts(batches[-1], count)))
             if parts[-1].keys() != parts[0].keys():

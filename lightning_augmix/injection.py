@@ -110,7 +110,7 @@ def augment_dataloader(
             "dataset cannot be reached: put AugmentAndMixTransform into its transforms yourself."
         )
     check_views(views)
-    if views:
+    if views and isinstance(transform, AugmentAndMixTransform):
         transform = AugMixViews(transform, views)
     return clone_dataloader(loader, augment_dataset(loader.dataset, transform, image_key=image_key), views=views)
 

@@ -44,6 +44,7 @@ _BARRIERS = (v1.ToTensor, v2.ToTensor, v1.Normalize, v2.Normalize)
 _DTYPE_CHANGES = (v1.ConvertImageDtype, v2.ConvertImageDtype, v2.ToDtype)
 _CONVERSIONS = (v1.PILToTensor, v2.PILToTensor, v2.ToImage, v2.ToPureTensor)
 _OF_PIL_IMAGES = (v1.ToTensor, v2.ToTensor, v1.PILToTensor, v2.PILToTensor)
+_WITHOUT_DRAWS = {*_BARRIERS, *_DTYPE_CHANGES, *_CONVERSIONS}
 _RANDOM_CONTAINERS = (v1.RandomApply, v1.RandomChoice, v1.RandomOrder, v2.RandomApply, v2.RandomChoice, v2.RandomOrder)
 
 
@@ -212,7 +213,7 @@ def leaves(pipeline: Any) -> Iterator[Any]:
 def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransform) -> Any:
     children = _children(pipeline)
     if children is None:
-        steps = [augmix, EachView(pipeline) if isinstance(augmix, AugMixViews) else pipeline]
+        steps = [augmix, _each_view(pipeline) if isinstance(augmix, AugMixViews) else pipeline]
         return v2.Compose(steps) if isinstance(pipeline, v2.Transform) else v1.Compose(steps)
     position, *path_within = path
     before, behind = children[:position], children[position:]
@@ -221,8 +222,12 @@ def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransfo
     else:
         before.append(augmix)
     if isinstance(augmix, AugMixViews) and behind:
-        behind = [EachView(_container(pipeline, behind))]
+        behind = [_each_view(_container(pipeline, behind))]
     return _container(pipeline, before + behind)
+
+
+def _each_view(pipeline: Any) -> EachView:
+    return EachView(pipeline, draws=any(type(step) not in _WITHOUT_DRAWS for _, step in _steps(pipeline)))
 
 
 def _container(like: Any, children: list[Any]) -> Any:

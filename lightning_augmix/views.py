@@ -179,11 +179,13 @@ class EachView(nn.Module):
 
     Args:
         step: What torchvision's containers take as a step, or a container.
+        draws: Whether it may draw random numbers.
     """
 
-    def __init__(self, step: Any) -> None:
+    def __init__(self, step: Any, *, draws: bool = True) -> None:
         super().__init__()
         self.step = step
+        self.draws = draws
 
     def forward(self, *inputs: Any) -> Any:
         """Applies the step to an image or a sample; one without views passes through it as ever.
@@ -196,7 +198,9 @@ class EachView(nn.Module):
         if not any(is_image):
             return self.step(*inputs)
         samples = [pytree.tree_unflatten(own, structure) for own in entries_of_views(entries)]
-        return _joined([self.step(*samples[view]) for view in replays(len(samples))], is_image)
+        # Random states are left alone where they do not matter: to set them back costs more than a small image's steps.
+        order = replays(len(samples)) if self.draws else range(len(samples))
+        return _joined([self.step(*samples[view]) for view in order], is_image)
 
 
 def _joined(samples: list[Any], is_image: list[bool]) -> Any:

@@ -64,5 +64,7 @@ def test_the_arguments_must_be_a_dataset_and_a_transform(augmix):
         augment_dataset(DataLoader(Dim(TO_TENSOR)), augmix)
     with pytest.raises(TypeError, match=r"`transform` to be an AugmentAndMixTransform; got 'all'"):
         augment_dataset(Dim(TO_TENSOR), "all")
+    with pytest.raises(TypeError, match=r"`transform` to be an AugmentAndMixTransform; got 'all'"):
+        augment_dataloader(DataLoader(Dim(TO_TENSOR)), "all", views=2)
     with pytest.raises(TypeError, match=r"`image_key` to be the key \(a string\) or position.*got 1\.5"):
         augment_dataset(Dim(TO_TENSOR), augmix, image_key=1.5)

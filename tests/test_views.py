@@ -84,11 +84,17 @@ def test_views_can_be_copied_and_pickled():
         assert all(torch.equal(a, b) for a, b in zip(views.images, other.images, strict=True))
 
 
+class NormalizeAndErase(v1.Normalize):
+    def forward(self, image):
+        return v1.RandomErasing()(super().forward(image))
+
+
 PIPELINES = [
     v1.Compose([v1.RandomCrop(8), v1.ToTensor(), v1.Normalize(0.5, 0.5), v1.RandomErasing()]),
     v1.Compose([v1.Compose([v1.RandomCrop(8), v1.ToTensor()]), v1.Normalize(0.5, 0.5), v1.RandomErasing()]),
     v2.Compose([v2.RandomCrop(8), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.RandomErasing()]),
     v1.Compose([v1.PILToTensor(), nn.Sequential(v1.RandomCrop(8), v1.ConvertImageDtype(torch.float32))]),
+    v1.Compose([v1.ToTensor(), NormalizeAndErase(0.5, 0.5)]),
     v1.ToTensor(),
 ]
 
