@@ -6,16 +6,16 @@ from statistics import fmean
 
 import numpy as np
 
-from lightning_augmix.report import RobustnessReport
+from lightning_augmix.report import RobustnessReport, runs_of_each
 
 __all__ = ["draw_errors", "draw_reliability"]
 
 
 def draw_errors(reports: Sequence[RobustnessReport], path: str | Path) -> None:
-    """Draws the error on each corruption, the reports side by side.
+    """Draws the error on each corruption, the classifiers side by side; of several runs the mean ± standard deviation.
 
     Args:
-        reports: One or more reports, on the same corruptions.
+        reports: One or more reports, on the same corruptions; see :func:`runs_of_each`.
         path: The PNG file.
 
     Raises:
@@ -28,20 +28,24 @@ def draw_errors(reports: Sequence[RobustnessReport], path: str | Path) -> None:
     positions = np.arange(len(labels)) + np.array([0.0, *[0.5] * len(names), 1.0])
     figure = Figure(figsize=(2 + 0.55 * len(labels), 4), layout="constrained")
     axes = figure.subplots()
-    width = 0.8 / len(reports)
-    for number, report in enumerate(reports):
-        errors = [report.clean_error, *(fmean(report.errors[name]) for name in names), report.mean_corruption_error]
-        shifted = positions + (number - (len(reports) - 1) / 2) * width
-        axes.bar(shifted, 100 * np.array(errors), width, label=report.name)
+    of_each = runs_of_each(reports)
+    width = 0.8 / len(of_each)
+    for number, (label, runs) in enumerate(of_each.items()):
+        errors = 100 * np.array(
+            [[r.clean_error, *(fmean(r.errors[name]) for name in names), r.mean_corruption_error] for r in runs]
+        )
+        shifted = positions + (number - (len(of_each) - 1) / 2) * width
+        deviations = errors.std(axis=0, ddof=1) if len(runs) > 1 else None
+        axes.bar(shifted, errors.mean(axis=0), width, yerr=deviations, ecolor="0.3", label=label)
     axes.set_xticks(positions, labels, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_ylabel("error in %")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=len(reports), loc="lower left", bbox_to_anchor=(0, 1))
+    axes.legend(frameon=False, ncols=len(of_each), loc="lower left", bbox_to_anchor=(0, 1))
     figure.savefig(path, dpi=150)
 
 
 def draw_reliability(reports: Sequence[RobustnessReport], path: str | Path) -> None:
-    """Draws accuracy over confidence, on clean images and on all corrupted ones together.
+    """Draws accuracy over confidence, on clean images and on all corrupted ones together; a line for each run.
 
     Args:
         reports: One or more reports.
@@ -56,16 +60,19 @@ def draw_reliability(reports: Sequence[RobustnessReport], path: str | Path) -> N
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     for axes, images in zip(figure.subplots(1, 2, sharey=True), ("clean", "corrupted"), strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1)
-        for report in reports:
-            calibration = getattr(report, images)
-            filled = np.array(calibration.counts) > 0
-            axes.plot(
-                np.array(calibration.confidences)[filled],
-                np.array(calibration.accuracies)[filled],
-                marker="o",
-                markersize=3,
-                label=f"{report.name}: RMS {100 * calibration.rms_error:.1f} %",
-            )
+        for number, (label, runs) in enumerate(runs_of_each(reports).items()):
+            calibrations = [getattr(run, images) for run in runs]
+            error = 100 * fmean(calibration.rms_error for calibration in calibrations)
+            for calibration in calibrations:
+                filled = np.array(calibration.counts) > 0
+                axes.plot(
+                    np.array(calibration.confidences)[filled],
+                    np.array(calibration.accuracies)[filled],
+                    color=f"C{number}",
+                    marker="o",
+                    markersize=3,
+                    label=f"{label}: RMS {error:.1f} %" if calibration is calibrations[0] else None,
+                )
         axes.set(title=f"{images} images", xlabel="confidence", xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="upper left", fontsize="small")

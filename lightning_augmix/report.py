@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["ALEXNET_ERRORS", "Calibration", "RobustnessReport"]
+__all__ = ["ALEXNET_ERRORS", "Calibration", "RobustnessReport", "runs_of_each"]
 
 #: AlexNet's errors on ImageNet-C, by which mCE is normalised there. Source: Hendrycks and Dietterich, ICLR 2019.
 ALEXNET_ERRORS = {
@@ -183,3 +184,18 @@ class RobustnessReport:
         text = io.StringIO()
         Console(file=text, width=100).print(self)
         return text.getvalue()
+
+
+def runs_of_each(reports: Sequence[RobustnessReport]) -> dict[str, list[RobustnessReport]]:
+    """Brings the runs of a classifier together: reports whose names differ only in ``-seed0`` at the end.
+
+    Args:
+        reports: Any number of reports.
+
+    Returns:
+        The reports by their names without it, in the order of the first of each; one alone by its own name.
+    """
+    runs: dict[str, list[RobustnessReport]] = {}
+    for report in reports:
+        runs.setdefault(re.sub(r"-seed\d+$", "", report.name), []).append(report)
+    return {several[0].name if len(several) == 1 else name: several for name, several in runs.items()}

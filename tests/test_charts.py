@@ -6,15 +6,18 @@ from test_report import report
 
 
 @pytest.mark.parametrize("draw", [draw_errors, draw_reliability])
-@pytest.mark.parametrize("names", [["standard"], ["standard", "AugMix", "AugMix + JSD"]])
-def test_pictures(draw, names, tmp_path):
+@pytest.mark.parametrize(
+    ("names", "classifiers"),
+    [(["standard"], 1), (["standard", "AugMix", "AugMix + JSD"], 3), (["a-seed0", "b-seed1", "a-seed2"], 2)],
+)
+def test_pictures(draw, names, classifiers, tmp_path):
     draw([report(name) for name in names], tmp_path / "picture.png")
     with Image.open(tmp_path / "picture.png") as picture:
         assert picture.width > 800
         colors = {color for _, color in picture.convert("RGB").getcolors(2**24)}
-    # Matplotlib's first colours, one for each report.
+    # Matplotlib's first colours, one for each classifier.
     assert [color in colors for color in ((31, 119, 180), (255, 127, 14), (44, 160, 44))] == [
-        number < len(names) for number in range(3)
+        number < classifiers for number in range(3)
     ]
 
 

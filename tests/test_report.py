@@ -6,7 +6,7 @@ import pytest
 
 from lightning_augmix import RobustnessReport
 from lightning_augmix.corruptions import CORRUPTIONS
-from lightning_augmix.report import ALEXNET_ERRORS, Calibration
+from lightning_augmix.report import ALEXNET_ERRORS, Calibration, runs_of_each
 
 BINS = {"counts": (0, 3, 1), "confidences": (0.0, 0.5, 0.9), "accuracies": (0.0, 1 / 3, 1.0)}
 CALIBRATION = Calibration(expected_error=0.15, rms_error=0.2, **BINS)
@@ -95,3 +95,13 @@ def test_csv(tmp_path):
     assert rows[0] == {"name": "augmix", "corruption": "clean", "severity": "0", "error": "0.05"}
     found = {(row["corruption"], int(row["severity"])): float(row["error"]) for row in rows[1:]}
     assert found == {(name, s): e for name, errors in made.errors.items() for s, e in enumerate(errors, start=1)}
+
+
+def test_runs_differ_in_the_seed_at_the_end_of_the_name():
+    names = ["jsd-seed0", "standard-seed10", "jsd-seed1", "seed3-old", "jsd"]
+    runs = runs_of_each([report(name) for name in names])
+    assert {name: [run.name for run in several] for name, several in runs.items()} == {
+        "jsd": ["jsd-seed0", "jsd-seed1", "jsd"],
+        "standard-seed10": ["standard-seed10"],
+        "seed3-old": ["seed3-old"],
+    }

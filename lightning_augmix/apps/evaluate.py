@@ -1,6 +1,5 @@
 """``augmix-evaluate``: the robustness of classifiers that ``augmix-train`` trained, side by side."""
 
-import re
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -119,23 +118,22 @@ def _corrupted(cfg: "DictConfig", data: "ImageDataModule") -> "CorruptedData":
 
 
 def _comparison(reports: "list[RobustnessReport]") -> Any:
-    """A row for each classifier, or for those whose names differ only in the seed at the end, ``-seed0``."""
+    """A row for each classifier, with mean and standard deviation of several runs."""
     from rich.table import Table
+
+    from lightning_augmix.report import runs_of_each
 
     table = Table(title="Error and RMS calibration error in %", title_justify="left")
     for column in ("", "error, clean", "corrupted", "RMS, clean", "corrupted"):
         table.add_column(column, justify="right" if column else "left")
-    of_one_kind: dict[str, list[RobustnessReport]] = {}
-    for report in reports:
-        of_one_kind.setdefault(re.sub(r"-seed\d+$", "", report.name), []).append(report)
-    for kind, several in of_one_kind.items():
+    for name, runs in runs_of_each(reports).items():
         measures = (
-            [report.clean_error for report in several],
-            [report.mean_corruption_error for report in several],
-            [report.clean.rms_error for report in several],
-            [report.corrupted.rms_error for report in several],
+            [run.clean_error for run in runs],
+            [run.mean_corruption_error for run in runs],
+            [run.clean.rms_error for run in runs],
+            [run.corrupted.rms_error for run in runs],
         )
-        table.add_row(several[0].name if len(several) == 1 else kind, *map(_percent, measures))
+        table.add_row(name, *map(_percent, measures))
     return table
 
 
