@@ -1,0 +1,67 @@
+"""The README's figures of Fashion-MNIST are those of the raw reports."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_augmix.corruptions import CORRUPTIONS
+from lightning_augmix.report import RobustnessReport
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LABELS = {"standard": "standard", "augmix": "AugMix", "jsd": "AugMix and `JSDLoss`"}
+LIFTING = ["fog", "frost", "snow", "brightness", "contrast"]
+
+
+def reports(kind):
+    paths = sorted((ROOT / "results").glob(f"fashion_mnist_{kind}-seed*.json"))
+    assert [path.stem for path in paths] == [f"fashion_mnist_{kind}-seed{seed}" for seed in range(3)]
+    return [RobustnessReport.load(path) for path in paths]
+
+
+def figures(report):
+    """In %: clean error, corruption error, RMS calibration errors."""
+    errors = np.array([report.errors[corruption] for corruption in CORRUPTIONS])
+    assert errors.shape == (15, 5)
+    return 100 * np.array([report.clean_error, errors.mean(), report.clean.rms_error, report.corrupted.rms_error])
+
+
+def mean_without(kind, corruptions):
+    return np.mean(
+        [np.mean([r.errors[name] for name in CORRUPTIONS if name not in corruptions]) for r in reports(kind)]
+    )
+
+
+def row(label):
+    [line] = re.findall(rf"^\| {re.escape(label)} \|(.*)\|$", README, re.MULTILINE)
+    return [cell.strip() for cell in line.split("|")]
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_the_table_says_what_the_reports_say(kind):
+    values = np.array([figures(report) for report in reports(kind)])
+    pairs = zip(values.mean(axis=0), values.std(axis=0, ddof=1), strict=True)
+    assert row(LABELS[kind]) == [f"{mean:.1f} ± {deviation:.1f}" for mean, deviation in pairs]
+
+
+@pytest.mark.parametrize(
+    ("left_out", "place"),
+    [
+        ((), r"less corruption error by (\d+\.\d) %"),
+        (LIFTING, r"on the other ten by (\d+\.\d) %"),
+        (set(CORRUPTIONS) - set(LIFTING), r"There the error falls by (\d+\.\d) %"),
+    ],
+)
+def test_the_text_says_what_the_reports_say(left_out, place):
+    cut = 1 - mean_without("jsd", left_out) / mean_without("standard", left_out)
+    assert re.findall(place, " ".join(README.split())) == [f"{100 * cut:.1f}"]
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_the_reports_are_of_all_test_images(kind):
+    for report in reports(kind):
+        assert sum(report.clean.counts) == 10_000
+        assert sum(report.corrupted.counts) == 750_000
+        assert bool(report.operations) == (kind != "standard")
