@@ -30,13 +30,13 @@ def draw_errors(reports: Sequence[RobustnessReport], path: str | Path) -> None:
     axes = figure.subplots()
     of_each = runs_of_each(reports)
     width = 0.8 / len(of_each)
-    for number, (label, runs) in enumerate(of_each.items()):
+    for number, (name, runs) in enumerate(of_each):
         errors = 100 * np.array(
-            [[r.clean_error, *(fmean(r.errors[name]) for name in names), r.mean_corruption_error] for r in runs]
+            [[r.clean_error, *(fmean(r.errors[key]) for key in names), r.mean_corruption_error] for r in runs]
         )
         shifted = positions + (number - (len(of_each) - 1) / 2) * width
         deviations = errors.std(axis=0, ddof=1) if len(runs) > 1 else None
-        axes.bar(shifted, errors.mean(axis=0), width, yerr=deviations, ecolor="0.3", label=label)
+        axes.bar(shifted, errors.mean(axis=0), width, yerr=deviations, ecolor="0.3", label=_label(name))
     axes.set_xticks(positions, labels, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_ylabel("error in %")
     axes.spines[["top", "right"]].set_visible(False)
@@ -60,10 +60,10 @@ def draw_reliability(reports: Sequence[RobustnessReport], path: str | Path) -> N
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     for axes, images in zip(figure.subplots(1, 2, sharey=True), ("clean", "corrupted"), strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1)
-        for number, (label, runs) in enumerate(runs_of_each(reports).items()):
+        for number, (name, runs) in enumerate(runs_of_each(reports)):
             calibrations = [getattr(run, images) for run in runs]
             error = 100 * fmean(calibration.rms_error for calibration in calibrations)
-            for calibration in calibrations:
+            for place, calibration in enumerate(calibrations):
                 filled = np.array(calibration.counts) > 0
                 axes.plot(
                     np.array(calibration.confidences)[filled],
@@ -71,13 +71,18 @@ def draw_reliability(reports: Sequence[RobustnessReport], path: str | Path) -> N
                     color=f"C{number}",
                     marker="o",
                     markersize=3,
-                    label=f"{label}: RMS {error:.1f} %" if calibration is calibrations[0] else None,
+                    label=f"{_label(name)}: RMS {error:.1f} %" if place == 0 else None,
                 )
         axes.set(title=f"{images} images", xlabel="confidence", xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="upper left", fontsize="small")
     figure.axes[0].set_ylabel("accuracy")
     figure.savefig(path, dpi=150)
+
+
+def _label(name: str) -> str:
+    """A name as it is: Matplotlib takes dollars for formulas and leaves out what begins with an underscore."""
+    return f"{' ' if name.startswith('_') else ''}{name}".replace("$", r"\$")
 
 
 def _corruptions(reports: Sequence[RobustnessReport]) -> list[str]:

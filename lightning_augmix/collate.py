@@ -105,7 +105,7 @@ class CollateViews:
             self._images[frozenset(parts[0])] = {path for path in parts[0] if _differ(parts[0][path], parts[-1][path])}
         images = self._images[frozenset(parts[0])]
         changed = {path for path in parts[0] if any(_differ(parts[0][path], other[path]) for other in of_views[1:])}
-        if not images:
+        if not images | changed:
             raise TypeError(
                 f"{_EXPECTED}; got a batch of {', '.join(type(part).__name__ for part in parts[0].values())}."
             )
@@ -155,16 +155,16 @@ def _are_images(part: list[Any] | tuple[Any, ...], count: int | None) -> bool:
 def _differ(first: Any, second: Any) -> bool:
     if isinstance(first, list | tuple):
         return any(differ(one, other) for one, other in zip(first, second, strict=True))
-    return isinstance(first, torch.Tensor | np.ndarray) and differ(first, second)
+    return differ(first, second)
 
 
 def _altered(views: Views) -> Any:
-    """Another image in place of the views of one: of its type and shape, but different everywhere."""
+    """Another image in place of the views of one, the negative: a shift or a factor is what a function may remove."""
     image = views.images[0]
     if isinstance(image, PIL.Image.Image):
         return PIL.ImageOps.invert(image)
     if isinstance(image, torch.Tensor | np.ndarray):
-        return 255 - image if image.dtype in (torch.uint8, np.uint8) else image + 1
+        return (255 if image.dtype in (torch.uint8, np.uint8) else 1) - image
     return views.images[-1]
 
 
@@ -173,6 +173,7 @@ def _concatenated(parts: list[Any], count: int | None) -> Any:
     if isinstance(first, list | tuple):
         return type(first)(image for part in parts for image in part)
     is_batch = isinstance(first, torch.Tensor) and first.ndim == 4 and may_be_image(first)
+    is_batch = is_batch and all(part.shape == first.shape for part in parts)
     if not is_batch or len(first) != (len(first) if count is None else count):
         given = f"{first.dtype} tensor {list(first.shape)}" if isinstance(first, torch.Tensor) else type(first).__name__
         raise TypeError(f"{_EXPECTED}; got, for N = {count or 'any'}, a {given} that differs between the views.")

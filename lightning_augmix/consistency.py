@@ -1,6 +1,7 @@
 """The Jensen-Shannon consistency loss over a clean image and its augmented views."""
 
 import math
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -84,14 +85,11 @@ class JSDLoss(nn.Module):
 
     def __init__(self, weight: float = 12.0, views: int = 2, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        _check_real("weight", weight, "at least 0", 0, math.inf)
-        _check_real("label_smoothing", label_smoothing, "in [0, 1]", 0, 1)
-        if not isinstance(views, int) or isinstance(views, bool):
-            raise TypeError(f"Expected argument `views` to be an integer; got {views!r}.")
-        if views < 1:
-            raise ValueError(f"Expected argument `views` to be at least 1; got {views} (CrossEntropyLoss needs none).")
+        _check("weight", weight, Real, "at least 0", 0, math.inf)
+        _check("label_smoothing", label_smoothing, Real, "in [0, 1]", 0, 1)
+        _check("views", views, Integral, "at least 1 (CrossEntropyLoss is for none)", 1, math.inf)
         self.weight = float(weight)
-        self.views = views
+        self.views = int(views)
         self.label_smoothing = float(label_smoothing)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -105,11 +103,10 @@ class JSDLoss(nn.Module):
                 f"{list(logits.shape)} and targets {list(targets.shape)}: `views` of JSDLoss and of AugMixCallback "
                 "have to be the same."
             )
-        with torch.autocast(logits.device.type, enabled=False):
-            clean = logits[:count].to(dtype)
-            loss: Tensor = nn.functional.cross_entropy(clean, targets, label_smoothing=self.label_smoothing)
-            if len(logits) > count:
-                loss = loss + self.weight * jsd_consistency(*logits.to(dtype).chunk(1 + self.views))
+        clean = logits[:count].to(dtype)
+        loss: Tensor = nn.functional.cross_entropy(clean, targets, label_smoothing=self.label_smoothing)
+        if len(logits) > count:
+            loss = loss + self.weight * jsd_consistency(*logits.to(dtype).chunk(1 + self.views))
         return loss
 
     def extra_repr(self) -> str:
@@ -117,8 +114,9 @@ class JSDLoss(nn.Module):
         return f"weight={self.weight:g}, views={self.views}, label_smoothing={self.label_smoothing:g}"
 
 
-def _check_real(name: str, value: Any, permitted: str, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"Expected argument `{name}` to be a real number; got {value!r}.")
+def _check(name: str, value: Any, kind: Any, permitted: str, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, kind):
+        noun = "an integer" if kind is Integral else "a real number"
+        raise TypeError(f"Expected argument `{name}` to be {noun}; got {value!r}.")
     if not low <= value <= high or math.isinf(value):
         raise ValueError(f"Expected argument `{name}` to be {permitted}; got {value!r}.")

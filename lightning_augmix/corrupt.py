@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ def compute_corruptions(
 ) -> CorruptedData:
     """Computes a corrupted test set with ``imagecorruptions-imaug``, in the format of CIFAR-10-C.
 
-    What the folder has already is kept, so an interrupted computation goes on where it was. The images are a function
-    of the data, the seed and the library's version alone. The library takes images from 32×32: smaller ones are padded
+    What the folder has already is kept, so an interrupted computation goes on with the first corruption that is not
+    there. The images are a function of the data, the seed and the versions of the library and of those it computes with
+    (scikit-image, OpenCV, SciPy, Pillow). The library takes images from 32×32: smaller ones are padded
     by their mirror image and cropped again. A grayscale image is corrupted as an RGB one whose green channel is taken,
     so that noise keeps its strength. Processes are started: a script has to call this under ``if __name__ ==
     "__main__":``, except where they are forked.
@@ -58,11 +60,14 @@ def compute_corruptions(
     if unknown:
         raise ValueError(f"Expected argument `corruptions` to be of: {', '.join(CORRUPTIONS)}; got {unknown}.")
     for name, value, least in (("seed", seed, 0), ("processes", processes, 1)):
-        if value is not None and (not isinstance(value, int) or value < least):
+        if name == "processes" and value is None:
+            continue
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"Expected argument `{name}` to be an integer, at least {least}; got {value!r}.")
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     images, labels = _stacked(data)
+    seed = int(seed)
     _check_origin(path, images, labels, seed)
     content: dict[str, NDArray[Any]] = {"labels": np.tile(labels, len(SEVERITIES)), "clean": images}
     for name, array in content.items():
@@ -120,6 +125,8 @@ def _check_origin(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.in
             part.write_text(json.dumps(origin, indent=2))
     try:
         before = json.loads(path.read_text())
+        if not isinstance(before, dict):
+            raise ValueError(f"it holds a {type(before).__name__}")
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): delete the folder.") from None
     if before != origin:

@@ -42,7 +42,6 @@ class CorruptedData(ABC):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    @abstractmethod
     def dataset(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
         """Opens the images of one corruption and severity.
 
@@ -55,8 +54,15 @@ class CorruptedData(ABC):
             A dataset of pairs (transformed image, class).
 
         Raises:
-            ValueError: If its files are missing, cut off, or not what they should be; the message names the file.
+            ValueError: If there is no such severity, or if its files are missing, cut off, or not what they should be;
+                the message names the file.
         """
+        if severity not in SEVERITIES:
+            raise ValueError(f"Expected argument `severity` to be an integer from 1 to 5; got {severity!r}.")
+        return self._opened(corruption, severity, transform)
+
+    @abstractmethod
+    def _opened(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]: ...
 
 
 def open_corruptions(folder: str | Path) -> CorruptedData:
@@ -94,7 +100,7 @@ class _Arrays(CorruptedData):
                 f"{self.labels.dtype} {list(self.labels.shape)}."
             )
 
-    def dataset(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
+    def _opened(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
         path = self.folder / f"{corruption}.npy"
         images = _load(path)
         is_image = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
@@ -136,8 +142,10 @@ def _load(path: Path) -> NDArray[Any]:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise ValueError(f"The corrupted test set misses {path}.") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is cut off or no array ({error}): fetch or compute it again.") from None
+    except Exception as error:  # of a damaged header NumPy raises many, tokenize.TokenError among them
+        raise ValueError(
+            f"{path} is cut off or no array ({error}): delete it, and fetch or compute it again."
+        ) from None
     return array
 
 
@@ -146,11 +154,11 @@ class _Folders(CorruptedData):
         super().__init__(folder)
         self._names: list[str] = []  # of the files of the first set that is opened
 
-    def dataset(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
+    def _opened(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
         path = self.folder / corruption / str(severity)
         try:
             opened = ImageFolder(path, transform, loader=_open_image)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ValueError(f"The corrupted test set misses {path}, or images in it ({error}).") from None
         # All have the same images: a folder that is missing would number the classes behind it anew.
         names = [str(Path(file).relative_to(path)) for file, _ in opened.samples]
@@ -166,5 +174,5 @@ def _open_image(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is cut off or no image ({error}): fetch it again.") from None

@@ -180,6 +180,8 @@ def _children(step: Any) -> list[Any] | None:
     """The steps of a container, or ``None``; a subclass that changes how it is called is no container."""
     if isinstance(step, v1.Compose) and type(step).__call__ is v1.Compose.__call__:
         return list(step.transforms)
+    if isinstance(step, nn.Module) and type(step).__call__ is not nn.Module.__call__:
+        return None
     if isinstance(step, v2.Compose) and type(step).forward is v2.Compose.forward:
         return list(step.transforms)
     if isinstance(step, nn.Sequential) and type(step).forward is nn.Sequential.forward:
@@ -227,7 +229,16 @@ def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransfo
 
 
 def _each_view(pipeline: Any) -> EachView:
-    return EachView(pipeline, draws=any(type(step) not in _WITHOUT_DRAWS for _, step in _steps(pipeline)))
+    return EachView(pipeline, draws=_may_draw(pipeline))
+
+
+def _may_draw(step: Any) -> bool:
+    """Whether a step may draw random numbers: all but torchvision's own of which it is known, without hooks."""
+    if isinstance(step, nn.Module) and (step._forward_hooks or step._forward_pre_hooks):
+        return True
+    if type(step) in (v1.Compose, v2.Compose, nn.Sequential):
+        return any(map(_may_draw, _children(step) or ()))
+    return type(step) not in _WITHOUT_DRAWS
 
 
 def _container(like: Any, children: list[Any]) -> Any:

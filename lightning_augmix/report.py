@@ -150,8 +150,9 @@ class RobustnessReport:
 
     def __rich__(self) -> "Table":
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title=f"Error in %, {self.name}", title_justify="left", caption_justify="left")
+        table = Table(title=Text(f"Error in %, {self.name}"), title_justify="left", caption_justify="left")
         for column in ("corruption", *map(str, range(1, 6)), "mean"):
             table.add_column(column, justify="left" if column == "corruption" else "right")
 
@@ -186,16 +187,19 @@ class RobustnessReport:
         return text.getvalue()
 
 
-def runs_of_each(reports: Sequence[RobustnessReport]) -> dict[str, list[RobustnessReport]]:
-    """Brings the runs of a classifier together: reports whose names differ only in ``-seed0`` at the end.
+def runs_of_each(reports: Sequence[RobustnessReport]) -> list[tuple[str, list[RobustnessReport]]]:
+    """Brings the runs of a classifier together: reports whose names differ in ``-seed0`` at the end alone.
 
     Args:
         reports: Any number of reports.
 
     Returns:
-        The reports by their names without it, in the order of the first of each; one alone by its own name.
+        For each classifier its name and its reports, in the order of the first; a report alone has its own name.
     """
-    runs: dict[str, list[RobustnessReport]] = {}
-    for report in reports:
-        runs.setdefault(re.sub(r"-seed\d+$", "", report.name), []).append(report)
-    return {several[0].name if len(several) == 1 else name: several for name, several in runs.items()}
+    names = [report.name for report in reports]
+    runs: dict[str | int, list[RobustnessReport]] = {}
+    for position, report in enumerate(reports):
+        classifier = re.sub(r"-seed\d+$", "", report.name)
+        is_run = classifier != report.name and names.count(report.name) == 1
+        runs.setdefault(classifier if is_run else position, []).append(report)
+    return [(str(key) if len(several) > 1 else several[0].name, several) for key, several in runs.items()]

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from torchmetrics import Metric
+from torchvision.datasets import ImageFolder
 
 from lightning_augmix.corruptions import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions
 from lightning_augmix.operations import AugmentationSet, resolve_operations
@@ -58,9 +59,10 @@ def evaluate_robustness(
         The report, on every rank the same.
 
     Raises:
-        TypeError: If ``model`` is no module.
-        ValueError: If files are missing or damaged, if there is no such corruption, if the model does not give finite
-            logits ``[N, K]``, if a class is not one of K, or if the Trainer leaves out batches.
+        TypeError: If an argument is of a kind not named above.
+        ValueError: If an argument is out of its range, if files are missing or damaged, if there is no such corruption
+            or operation, if the model does not give finite logits ``[N, K]``, if a class is not one of K, if clean and
+            corrupted images are in folders of other classes, or if the Trainer leaves out batches.
 
     Example:
         >>> from lightning_augmix import evaluate_robustness
@@ -69,21 +71,15 @@ def evaluate_robustness(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"Expected argument `model` to be a torch.nn.Module; got {type(model).__name__}.")
-    unknown = [corruption for corruption in corruptions if corruption not in CORRUPTIONS]
-    if unknown or not corruptions:
-        raise ValueError(
-            f"Expected argument `corruptions` to be of: {', '.join(CORRUPTIONS)}; got {unknown or 'none'}."
-        )
+    _check(clean, corruptions, batch_size, num_workers)
     if trainer is None:
         trainer = pl.Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
-    if trainer.fast_dev_run or trainer.barebones or trainer.limit_test_batches != 1.0:  # type: ignore[attr-defined]
-        raise ValueError(
-            "Expected argument `trainer` to test with all images; got one with limit_test_batches, fast_dev_run or "
-            "barebones: leave them out."
-        )
+    _check_trainer(trainer)
+    operations = tuple(op.name for op in resolve_operations(augmentation_set)) if augmentation_set else ()
     data = corrupted if isinstance(corrupted, CorruptedData) else open_corruptions(corrupted)
     sets: list[Any] = [clean]
     sets += [data.dataset(corruption, severity, transform) for corruption in corruptions for severity in SEVERITIES]
+    _check_classes(sets)
     # A copy, because a Trainer changes modes, dtypes and devices. The module's own Trainer stays out of it.
     own_trainer = getattr(model, "_trainer", None)
     copied = copy.deepcopy(model, {id(own_trainer): own_trainer}).eval()
@@ -98,8 +94,52 @@ def evaluate_robustness(
         errors={corruption: tuple(errors[1 + each * number :][:each]) for number, corruption in enumerate(corruptions)},
         clean=_calibration(found, "clean"),
         corrupted=_calibration(found, "corrupted"),
-        operations=tuple(op.name for op in resolve_operations(augmentation_set)) if augmentation_set else (),
+        operations=operations,
     )
+
+
+def _check(clean: Any, corruptions: Sequence[str], batch_size: int, num_workers: int) -> None:
+    unknown = [corruption for corruption in corruptions if corruption not in CORRUPTIONS]
+    if unknown or not corruptions or len(set(corruptions)) < len(corruptions):
+        given = unknown or (list(corruptions) if corruptions else "none")
+        raise ValueError(f"Expected argument `corruptions` to be of: {', '.join(CORRUPTIONS)}, each once; got {given}.")
+    for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"Expected argument `{name}` to be an integer, at least {least}; got {value!r}.")
+    if not len(clean):
+        raise ValueError("Expected argument `clean` to have images; got none.")
+    sample = clean[0]
+    if not isinstance(sample, tuple | list) or len(sample) != 2:
+        raise TypeError(
+            "Expected argument `clean` to be a dataset of pairs (input of the model, class); its samples are "
+            f"{type(sample).__name__}s."
+        )
+
+
+def _check_trainer(trainer: Any) -> None:
+    if not isinstance(trainer, pl.Trainer):
+        raise TypeError(f"Expected argument `trainer` to be a lightning.pytorch.Trainer; got {trainer!r}.")
+    limit: Any = trainer.limit_test_batches
+    # As an integer, 1 is one batch.
+    leaves_out = isinstance(limit, int) or limit != 1.0
+    if leaves_out or trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
+        raise ValueError(
+            "Expected argument `trainer` to test with all images; got one with limit_test_batches, fast_dev_run or "
+            "barebones: leave them out."
+        )
+
+
+def _check_classes(sets: Sequence[Any]) -> None:
+    """Folders number their classes from those that are there."""
+    folders = [images for images in sets if isinstance(images, ImageFolder)]
+    all_classes = [getattr(images, "wnids", images.classes) for images in folders]
+    for images, classes in zip(folders, all_classes, strict=True):
+        different = sorted(set(classes) ^ set(all_classes[0]))
+        if different:
+            raise ValueError(
+                f"Expected clean and corrupted images to be of the same classes; {different[0]} is not both in "
+                f"{folders[0].root} and in {images.root}: add or remove it."
+            )
 
 
 def _count_classes(model: nn.Module, clean: Any) -> int:

@@ -7,6 +7,7 @@ once. The steps behind AugMix are applied to each view, and every view meets the
 import copy
 import random
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any, NoReturn
 
 import numpy as np
@@ -44,7 +45,7 @@ def check_views(views: Any) -> None:
         TypeError: If it is no integer.
         ValueError: If it is negative.
     """
-    if not isinstance(views, int) or isinstance(views, bool):
+    if not isinstance(views, Integral) or isinstance(views, bool):
         raise TypeError(f"Expected argument `views` to be an integer, at least 0; got {views!r}.")
     if views < 0:
         raise ValueError(f"Expected argument `views` to be at least 0; got {views} (the paper has 2).")
@@ -103,19 +104,28 @@ def entries_of_views(entries: Sequence[Any]) -> list[list[Any]]:
 
 
 def differ(first: Any, second: Any) -> bool:
-    """Whether two entries of samples or batches differ, missing values aside.
+    """Whether two entries of samples or batches differ, missing values and what cannot be compared aside.
 
     Args:
-        first: A tensor, array, image, or anything else that can be compared.
+        first: A tensor, array, image, or anything else.
         second: Another.
     """
+    if first is second:
+        return False
     if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
         if first.shape != second.shape or first.dtype != second.dtype:
             return True
         return not torch.equal(first, second) and bool(((first != second) & ~(first.isnan() & second.isnan())).any())
     if isinstance(first, np.ndarray | PIL.Image.Image):
-        return not np.array_equal(np.asarray(first), np.asarray(second))
-    return first is not second and not bool(first == second) and first == first
+        arrays = np.asarray(first), np.asarray(second)
+        return not np.array_equal(*arrays, equal_nan=arrays[0].dtype.kind in "fc")
+    equals: Any = type(first).__eq__
+    if equals is object.__eq__:  # an object is equal to itself alone then, not to its copy
+        return type(first) is not type(second)
+    try:
+        return not bool(first == second) and bool(first == first)
+    except (TypeError, ValueError, RuntimeError):
+        return False
 
 
 def replays(times: int) -> Iterator[int]:

@@ -91,11 +91,72 @@ def test_views_are_mixed_with_the_same_draws_as_the_clean_images():
     assert share == clean[3]
 
 
-def test_missing_values_in_targets_are_no_difference():
-    samples = [(entry, torch.tensor([float("nan"), 1.0])) for entry, _ in SAMPLES]
-    images, targets = collate(default_collate)(samples)
+def test_several_batches_are_mixed_with_the_draws_of_a_loader_without_views():
+    torch.manual_seed(0)
+    np.random.seed(0)
+    expected = [mixed_up([(entry.images[0], label) for entry, label in SAMPLES]) for _ in range(4)]
+    torch.manual_seed(0)
+    np.random.seed(0)
+    join = collate(mixed_up)
+    for clean, labels, others, share in expected:
+        images, *targets, found = join(SAMPLES)
+        assert torch.equal(images[:4], clean)
+        assert [target.tolist() for target in targets] == [labels.tolist(), others.tolist()]
+        assert found == share
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_missing_values_in_targets_are_no_difference(kind):
+    def collated(samples):
+        return torch.stack([entry for entry, _ in samples]), kind([target.tolist() for _, target in samples])
+
+    samples = [(entry, kind([float("nan"), 1.0])) for entry, _ in SAMPLES]
+    images, targets = collate(collated)(samples)
     assert len(images) == 12
     assert targets.shape == (4, 2)
+
+
+def test_targets_that_cannot_be_compared_are_no_difference():
+    images, targets = collate(as_lists)([(entry, object()) for entry, _ in SAMPLES])
+    assert len(images) == 12
+    assert len(targets) == 4
+
+
+def test_a_function_that_takes_away_what_is_constant():
+    def scaled(samples):
+        images, labels = default_collate(samples)
+        low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+        return (images - low) / (high - low), labels
+
+    ramp = torch.arange(60.0).reshape(3, 5, 4)
+    for views_of_one in ([ramp * 4, ramp**2, ramp**0.5], [ramp] * 3):
+        images, labels = collate(scaled)([(Views(views_of_one), index) for index in range(4)])
+        assert (len(images), len(labels)) == (12, 4)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, list])
+def test_a_generator_of_its_own_that_shows_in_a_later_batch_is_an_error(kind):
+    calls = []
+
+    def late(samples):
+        calls.append(None)
+        images, labels = default_collate(samples)
+        return images, kind([label + max(0, len(calls) - 4) for label in labels.tolist()])
+
+    join = collate(late)
+    join(SAMPLES)
+    with pytest.raises(TypeError, match=r"without generators of its own.*differs between the views"):
+        join(SAMPLES)
+
+
+def test_images_of_another_size_for_each_view_are_an_error():
+    sizes = iter(range(5, 20))
+
+    def sized(samples):
+        return torch.zeros(len(samples), 3, next(sizes), 4), 1
+
+    with pytest.raises(TypeError, match=r"a torch.float32 tensor \[4, 3, 5, 4\] that differs between the views"):
+        collate(sized)(SAMPLES)
 
 
 @pytest.mark.parametrize(("function", "lengths"), [(default_collate, (12, 4)), (as_lists, (12, 4))])

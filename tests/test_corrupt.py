@@ -52,6 +52,22 @@ def test_all_corruptions_are_computed_for_images_of_any_size(size, is_gray, tmp_
     assert [label for _, label in part] == [0, 1, 0]
 
 
+class Gray(Images):
+    """The green channels of photographs, as RGB images or as grayscale ones."""
+
+    def __getitem__(self, index):
+        array = np.asarray(Images(size=self.size)[index][0])[..., 1]
+        return (array if self.is_gray else np.repeat(array[..., None], 3, -1)), 0
+
+
+def test_grayscale_images_have_the_noise_of_one_channel(tmp_path):
+    names = ["gaussian_noise", "contrast"]
+    gray, rgb = (computed(Gray(2, is_gray=kind), tmp_path / str(kind), names) for kind in (True, False))
+    for name in names:
+        np.testing.assert_array_equal(gray[name], rgb[name][..., 1])
+    assert (rgb["gaussian_noise"][..., 0] != rgb["gaussian_noise"][..., 1]).any()
+
+
 RANDOM = ("gaussian_noise", "impulse_noise", "glass_blur", "motion_blur", "snow", "frost", "fog", "elastic_transform")
 
 
@@ -110,6 +126,8 @@ def test_data_that_cannot_be_corrupted_is_an_error(data, names, message, tmp_pat
     [
         ({"seed": -1}, "`seed` to be an integer, at least 0; got -1"),
         ({"seed": 1.5}, "`seed` to be an integer"),
+        ({"seed": None}, "`seed` to be an integer, at least 0; got None"),
+        ({"seed": True}, "`seed` to be an integer"),
         ({"processes": 0}, "`processes` to be an integer, at least 1; got 0"),
     ],
 )
@@ -125,9 +143,10 @@ def test_a_published_set_is_not_written_to(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), labels)
 
 
-def test_a_damaged_origin_is_an_error_that_names_it(tmp_path):
-    computed(Images(), tmp_path, ["contrast"])
-    (tmp_path / "origin.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_damaged_origin_is_an_error_that_names_it(content, tmp_path):
+    computed(Images(), tmp_path, ["contrast"], seed=np.int64(0))
+    (tmp_path / "origin.json").write_text(content)
     with pytest.raises(ValueError, match=r"origin\.json is damaged"):
         computed(Images(), tmp_path, ["contrast"])
 

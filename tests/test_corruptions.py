@@ -61,6 +61,14 @@ def test_folders_in_the_format_of_imagenet_c(tmp_path):
     (tmp_path / "fog" / "4" / "ant" / "1.png").rename(tmp_path / "fog" / "4" / "ant" / "2.png")
     with pytest.raises(ValueError, match=r"fog/4 lacks ant/1\.png: every corruption and severity has the same images"):
         data.dataset("fog", 4, np.asarray)
+    broken = tmp_path / "fog" / "3" / "ant" / "1.png"
+    spoil(broken, broken.read_bytes()[:33] + b"\0\0\0\1    " + broken.read_bytes()[41:])
+    with pytest.raises(ValueError, match=r"ant/1\.png is cut off or no image"):
+        part[0]
+    (tmp_path / "snow").mkdir()
+    (tmp_path / "snow" / "1").write_text("")
+    with pytest.raises(ValueError, match=rf"misses {tmp_path / 'snow' / '1'}"):
+        data.dataset("snow", 1, np.asarray)
     shutil.rmtree(tmp_path / "fog" / "5" / "ant")
     with pytest.raises(ValueError, match=r"fog/5 lacks ant/1\.png"):
         data.dataset("fog", 5, np.asarray)
@@ -84,6 +92,7 @@ def spoil(path, content):
         ("labels", lambda path: spoil(path, b""), "labels.npy is cut off or no array"),
         ("fog", lambda path: path.unlink(), "misses .*fog.npy"),
         ("fog", lambda path: spoil(path, path.read_bytes()[:-1]), "fog.npy is cut off or no array"),
+        ("fog", lambda path: spoil(path, path.read_bytes().replace(b"}", b"(")), "delete it, and fetch or compute it"),
         ("fog", lambda path: spoil(path, b"\x80 pickled"), "fog.npy is cut off or no array"),
         ("fog", lambda path: np.save(path, np.array([{}] * 20), allow_pickle=True), "fog.npy is cut off or no array"),
         ("fog", lambda path: np.save(path, np.zeros((20, 8, 9, 3))), r"fog.npy to hold uint8 .*got float64"),
@@ -96,6 +105,13 @@ def test_wrong_files_are_an_error_that_names_them(name, change, message, tmp_pat
     change(tmp_path / f"{name}.npy")
     with pytest.raises(ValueError, match=message):
         open_corruptions(tmp_path).dataset("fog", 1, np.asarray)
+
+
+@pytest.mark.parametrize("severity", [0, 6, -1, "2"])
+def test_no_such_severity_is_an_error(severity, tmp_path):
+    write_cifar_c(tmp_path)
+    with pytest.raises(ValueError, match="`severity` to be an integer from 1 to 5; got"):
+        open_corruptions(tmp_path).dataset("fog", severity, np.asarray)
 
 
 def test_no_folder_is_an_error(tmp_path):

@@ -1,5 +1,7 @@
 import json
+import shutil
 import sys
+from statistics import fmean, stdev
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from lightning_augmix import RobustnessReport
 from lightning_augmix.apps import evaluate, train
 from lightning_augmix.corruptions import CORRUPTIONS
 from test_corruptions import write_cifar_c
+from toy import BatchSizes
 
 QUICK = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "data.num_workers=0"]
 pytestmark = [
@@ -51,6 +54,38 @@ def test_a_checkpoint_on_published_files(command, checkpoints, tmp_path):
     assert {path.name for path in folder.glob("*.*")} >= {"jsd.json", "jsd.csv", "errors.png", "reliability.png"}
 
 
+def test_runs_of_one_kind_are_a_row_and_overrides_arrive(command, checkpoints, tmp_path):
+    write_cifar_c(tmp_path / "c")
+    both = ",".join(map(str, checkpoints))
+    BatchSizes.seen.clear()
+    printed = command(
+        f"ckpt_path=[{both}]",
+        "names=['[a]-seed0','[a]-seed1']",
+        "corruptions=c",
+        "data.batch_size=50",
+        "+trainer.callbacks=[{_target_: toy.BatchSizes}]",
+        *QUICK,
+    )
+    assert set(BatchSizes.seen) == {50, (360 + 75 * 4) % 50}
+    reports = [RobustnessReport.load(files(tmp_path) / f"[a]-seed{seed}.json") for seed in range(2)]
+    columns = [
+        [report.clean_error, report.mean_corruption_error, report.clean.rms_error, report.corrupted.rms_error]
+        for report in reports
+    ]
+    [row] = [line for line in printed.splitlines() if line.startswith("│ [a] ")]
+    cells = [cell.strip() for cell in row.split("│")[2:-1]]
+    assert cells == [f"{100 * fmean(pair):.2f} ± {100 * stdev(pair):.2f}" for pair in zip(*columns, strict=True)]
+
+
+def test_a_report_is_named_for_the_folder_of_its_run(command, checkpoints, tmp_path, monkeypatch):
+    write_cifar_c(tmp_path / "c")
+    run = tmp_path / "my=[run]"
+    shutil.copytree(checkpoints[0].parent, run / "checkpoints")
+    (run / "logs").mkdir()
+    command(f"ckpt_path='{run}/logs/../checkpoints/last.ckpt'", "corruptions=c", "hydra.run.dir=out", *QUICK)
+    assert (tmp_path / "out" / "my=[run].json").exists()
+
+
 @pytest.mark.slow
 def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_path):
     both = ",".join(map(str, checkpoints))
@@ -78,6 +113,11 @@ def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_p
         (["ckpt_path={checkpoint}", "names=[a,b]"], "Expected names to have a name"),
         (["ckpt_path={checkpoint}", "names=[a/b]"], "Expected names to be names of files, without slashes"),
         (["ckpt_path=[]"], "Expected ckpt_path to be a checkpoint file"),
+        (["ckpt_path={checkpoint}", "names=a/b"], r"without slashes; got \['a/b'\]"),
+        (["ckpt_path={checkpoint}", "corruptions=null"], "Expected corruptions to be a folder; got None"),
+        (["ckpt_path={checkpoint}", "cache=3"], "Expected cache to be a folder; got 3"),
+        (["ckpt_path={checkpoint}", "names=[a,b,c]"], r"each of the 1 checkpoints; got \['a', 'b', 'c'\]"),
+        (["ckpt_path={checkpoint}", "+trainer.limit_test_batches=1"], "`trainer` to test with all images"),
         (["ckpt_path=3"], "Expected ckpt_path to be a checkpoint file"),
         (["ckpt_path={checkpoint}", "data.batch_size=0"], "batch_size"),
         (["ckpt_path={checkpoint}", "batch_sise=3"], "batch_sise"),

@@ -98,10 +98,22 @@ def test_csv(tmp_path):
 
 
 def test_runs_differ_in_the_seed_at_the_end_of_the_name():
-    names = ["jsd-seed0", "standard-seed10", "jsd-seed1", "seed3-old", "jsd"]
+    names = ["jsd-seed0", "standard-seed10", "jsd-seed1", "seed3-old", "jsd", "jsd-seed0-seed1", "jsd-seed0-seed2"]
     runs = runs_of_each([report(name) for name in names])
-    assert {name: [run.name for run in several] for name, several in runs.items()} == {
-        "jsd": ["jsd-seed0", "jsd-seed1", "jsd"],
-        "standard-seed10": ["standard-seed10"],
-        "seed3-old": ["seed3-old"],
-    }
+    assert [(name, [run.name for run in several]) for name, several in runs] == [
+        ("jsd", ["jsd-seed0", "jsd-seed1"]),
+        ("standard-seed10", ["standard-seed10"]),
+        ("seed3-old", ["seed3-old"]),
+        ("jsd", ["jsd"]),
+        ("jsd-seed0", ["jsd-seed0-seed1", "jsd-seed0-seed2"]),
+    ]
+
+
+@pytest.mark.parametrize("name", ["Classifier", "jsd-seed0"])
+def test_reports_of_one_name_are_of_two_classifiers(name):
+    assert [(key, len(several)) for key, several in runs_of_each([report(name), report(name)])] == [(name, 1)] * 2
+
+
+def test_names_are_printed_as_they_are():
+    for name in ("set=[rotate]", "x[/b]"):
+        assert f"Error in %, {name}" in str(report(name))

@@ -59,6 +59,14 @@ def test_the_text_says_what_the_reports_say(left_out, place):
     assert re.findall(place, " ".join(README.split())) == [f"{100 * cut:.1f}"]
 
 
+def test_the_text_says_what_the_report_on_all_operations_says():
+    report = RobustnessReport.load(ROOT / "results" / "fashion_mnist_jsd_all-seed0.json")
+    assert "contrast" in report.operations
+    error = np.mean([report.errors[name] for name in LIFTING])
+    instead = mean_without("jsd", set(CORRUPTIONS) - set(LIFTING))
+    assert f"these five have {100 * error:.1f} % error instead of {100 * instead:.1f} %" in " ".join(README.split())
+
+
 @pytest.mark.parametrize("kind", LABELS)
 def test_the_reports_are_of_all_test_images(kind):
     for report in reports(kind):

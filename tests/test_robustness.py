@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,12 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 from torchmetrics.functional.classification import multiclass_calibration_error
 from torchvision import transforms
+from torchvision.datasets import ImageFolder
 
 from lightning_augmix import evaluate_robustness, robustness
 from lightning_augmix.corruptions import CORRUPTIONS, open_corruptions
@@ -151,15 +154,37 @@ def test_a_lightning_module_is_measured_by_what_its_forward_gives(tmp_path):
         ({"model": nn.Identity()}, ValueError, r"`model` to give logits \[N, K\].* a tensor \[1, 3, 8, 9\]"),
         ({"corruptions": ["blur"]}, ValueError, r"`corruptions` to be of: .*got \['blur'\]"),
         ({"corruptions": []}, ValueError, "got none"),
+        ({"corruptions": ["fog", "fog"]}, ValueError, r"each once; got \['fog', 'fog'\]"),
+        ({"clean": []}, ValueError, "`clean` to have images; got none"),
+        ({"clean": [{"image": 1}]}, TypeError, "`clean` to be a dataset of pairs .*; its samples are dicts"),
+        ({"batch_size": None}, ValueError, "`batch_size` to be an integer, at least 1; got None"),
+        ({"num_workers": -1}, ValueError, "`num_workers` to be an integer, at least 0; got -1"),
+        ({"trainer": "cpu"}, TypeError, "`trainer` to be a lightning.pytorch.Trainer; got 'cpu'"),
+        ({"augmentation_set": "saef", "corrupted": "nowhere"}, ValueError, "`augmentation_set`.*saef"),
         ({"corruptions": ["snow"]}, ValueError, "misses .*snow.npy"),
         ({"corrupted": "nowhere"}, ValueError, "nowhere is no folder"),
     ],
 )
 def test_bad_arguments(changes, kind, message, tmp_path):
     write_cifar_c(tmp_path, corruptions=["fog"])
-    arguments = {"model": ByColor(), "clean": Clean(4), "corrupted": tmp_path, "corruptions": ["fog"], **changes}
+    arguments = {"model": ByColor(), "clean": Clean(4), "corrupted": tmp_path, "corruptions": ["fog"]}
     with pytest.raises(kind, match=message):
-        evaluate_robustness(**arguments, transform=TO_TENSOR, trainer=trainer(tmp_path))
+        evaluate_robustness(**{**arguments, "trainer": trainer(tmp_path), **changes}, transform=TO_TENSOR)
+
+
+def test_folders_of_other_classes_are_an_error(tmp_path):
+    for folder, names in (("clean", ["ant", "bee", "cat"]), *((f"c/fog/{s}", ["bee", "cat"]) for s in range(1, 6))):
+        for name in names:
+            (tmp_path / folder / name).mkdir(parents=True)
+            Image.new("RGB", (9, 8)).save(tmp_path / folder / name / "1.png")
+    clean = ImageFolder(tmp_path / "clean", TO_TENSOR)
+    with pytest.raises(ValueError, match=r"of the same classes; ant is not both in .*clean and in .*fog.1: add or rem"):
+        evaluate_robustness(ByColor(), clean, tmp_path / "c", TO_TENSOR, corruptions=["fog"])
+    shutil.rmtree(tmp_path / "clean" / "ant")
+    clean = ImageFolder(tmp_path / "clean", TO_TENSOR)
+    quiet = trainer(tmp_path)
+    report = evaluate_robustness(ByColor(), clean, tmp_path / "c", TO_TENSOR, corruptions=["fog"], trainer=quiet)
+    assert report.errors == {"fog": (report.clean_error,) * 5}
 
 
 @pytest.mark.parametrize(
@@ -167,6 +192,7 @@ def test_bad_arguments(changes, kind, message, tmp_path):
     [
         ({"limit_test_batches": 0.5}, "`trainer` to test with all images"),
         ({"limit_test_batches": 3}, "limit_test_batches"),
+        ({"limit_test_batches": 1}, "limit_test_batches"),
         ({"fast_dev_run": True}, "fast_dev_run"),
         ({"barebones": True}, "barebones"),
     ],
@@ -265,6 +291,8 @@ def test_with_two_ranks_every_image_counts_once(strategy, tmp_path):
     subprocess.run(command, check=True, timeout=300)
     expected.save(tmp_path / "expected.json")
     found = json.loads((tmp_path / "rank0.json").read_text())
+    if strategy == "ddp":  # a spawned process returns from the test to nowhere
+        assert json.loads((tmp_path / "rank1.json").read_text()) == found
     wanted = json.loads((tmp_path / "expected.json").read_text())
     for name in ("clean_error", "errors"):
         assert found[name] == wanted[name]

@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from lightning_augmix import AugmentAndMixTransform
 from lightning_augmix.keys import RunKeys
 from lightning_augmix.pipeline import describe, find_place, insert
-from lightning_augmix.views import AugMixViews, EachView, Views, check_views, leaves_and_structure, replays
+from lightning_augmix.views import AugMixViews, EachView, Views, check_views, differ, leaves_and_structure, replays
 from toy import CERTAIN, dim_image, is_augmented
 
 
@@ -149,6 +149,71 @@ def test_descriptions_and_structures():
     entries, structure = leaves_and_structure((augmix()(dim_image(0)), {"label": 1}))
     assert len(entries) == 2
     assert isinstance(pytree.tree_unflatten(entries, structure)[0], Views)
+
+
+class Hooked(v1.Normalize):
+    """Of torchvision's own type, with a hook that draws."""
+
+    def __new__(cls):
+        step = v1.Normalize(0.5, 0.5)
+        step.register_forward_hook(lambda module, inputs, output: output + torch.rand(()))
+        return step
+
+
+class Noisy(nn.Sequential):
+    def __call__(self, image):
+        return super().__call__(image) + torch.rand(())
+
+
+class NoisyCompose(v2.Compose):
+    def __call__(self, image):
+        return super().__call__(image) + torch.rand(())
+
+
+class NoisyForward(v2.Compose):
+    def forward(self, image):
+        return super().forward(image) + torch.rand(())
+
+
+FLOAT = v2.ToDtype(torch.float32, scale=True)
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        v1.Compose([v1.ToTensor(), Hooked()]),
+        v1.Compose([v1.ToTensor(), Noisy(v1.Normalize(0.5, 0.5))]),
+        v2.Compose([v2.ToImage(), FLOAT, NoisyCompose([FLOAT])]),
+        v2.Compose([v2.ToImage(), FLOAT, NoisyForward([FLOAT])]),
+    ],
+)
+def test_views_meet_the_same_draws_of_hooks_and_of_subclasses_of_containers(pipeline):
+    transform = insert(pipeline, find_place(pipeline), AugMixViews(AugmentAndMixTransform(severity=0), 2))
+    views = transform(dim_image(0)).images
+    assert torch.equal(views[0], views[1])
+    assert torch.equal(views[0], views[2])
+
+
+class Boxes:
+    """Cannot be compared."""
+
+    def __eq__(self, other):
+        return torch.zeros(2) == torch.zeros(2)
+
+
+@pytest.mark.parametrize("target", [np.array([np.nan, 1.0]), float("nan"), object(), Boxes(), None])
+def test_targets_that_cannot_be_told_from_their_copies_are_no_difference(target):
+    assert not differ(target, copy.deepcopy(target))
+    image, found = EachView(lambda image, target: (image, target))(augmix()(dim_image(0)), target)
+    assert isinstance(image, Views)
+    assert found is target
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(1, 2), (None, 3), ("a", "b"), (torch.zeros(2), torch.zeros(3)), (np.zeros(2), np.ones(2))]
+)
+def test_what_differs(one, other):
+    assert differ(one, other)
 
 
 @pytest.mark.parametrize(("views", "kind"), [(-1, ValueError), (1.0, TypeError), (True, TypeError), ("2", TypeError)])

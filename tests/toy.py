@@ -175,3 +175,12 @@ class Several(Recorder):
         for images, indices in zip(leaves[::2], leaves[1::2], strict=True):
             self.record("train", (images, indices))
         return self.layer(torch.ones(1, 1)).sum()
+
+
+class BatchSizes(pl.Callback):
+    """Records the sizes of the batches of tests."""
+
+    seen = []  # noqa: RUF012  # on purpose: of all instances
+
+    def on_test_batch_start(self, trainer, module, batch, batch_idx, dataloader_idx=0):
+        self.seen.append(len(batch[0]))

@@ -1,5 +1,6 @@
 """``augmix-evaluate``: the robustness of classifiers that ``augmix-train`` trained, side by side."""
 
+import os
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -43,7 +44,11 @@ def evaluate(cfg: "DictConfig") -> float:
             raise UsageError(
                 f"Expected ckpt_path to be a checkpoint file of augmix-train, or a list of them; got {path!r}."
             )
-    names = [_name(path) for path in paths] if cfg.names is None else [str(name) for name in cfg.names]
+    given = list(cfg.names) if OmegaConf.is_list(cfg.names) else [cfg.names]
+    names = [_name(path) for path in paths] if cfg.names is None else [str(name) for name in given]
+    for key in ("corruptions", "cache"):
+        if not isinstance(cfg[key], str):
+            raise UsageError(f"Expected {key} to be a folder; got {cfg[key]!r}.")
     if any("/" in name for name in names):
         raise UsageError(f"Expected names to be names of files, without slashes; got {names}.")
     if len(set(names)) != len(paths):
@@ -65,14 +70,14 @@ def evaluate(cfg: "DictConfig") -> float:
     if is_first:
         draw_errors(reports, folder / "errors.png")
         draw_reliability(reports, folder / "reliability.png")
-    console.print(f"Reports and pictures: {folder}", soft_wrap=True)
+    console.print(f"Reports and pictures: {folder}", soft_wrap=True, markup=False)
     return reports[-1].mean_corruption_error
 
 
 def _name(path: str) -> str:
     """The folder of the run that wrote a checkpoint."""
-    parents = [parent.name for parent in Path(path).absolute().parents if parent.name != "checkpoints"]
-    return parents[0]
+    parents = [parent.name for parent in Path(os.path.abspath(path)).parents if parent.name != "checkpoints"]
+    return parents[0] or Path(path).stem
 
 
 def _evaluated(cfg: "DictConfig", name: str, path: str) -> "RobustnessReport":
@@ -119,6 +124,7 @@ def _corrupted(cfg: "DictConfig", data: "ImageDataModule") -> "CorruptedData":
 
 def _comparison(reports: "list[RobustnessReport]") -> Any:
     """A row for each classifier, with mean and standard deviation of several runs."""
+    from rich.markup import escape
     from rich.table import Table
 
     from lightning_augmix.report import runs_of_each
@@ -126,14 +132,14 @@ def _comparison(reports: "list[RobustnessReport]") -> Any:
     table = Table(title="Error and RMS calibration error in %", title_justify="left")
     for column in ("", "error, clean", "corrupted", "RMS, clean", "corrupted"):
         table.add_column(column, justify="right" if column else "left")
-    for name, runs in runs_of_each(reports).items():
+    for name, runs in runs_of_each(reports):
         measures = (
             [run.clean_error for run in runs],
             [run.mean_corruption_error for run in runs],
             [run.clean.rms_error for run in runs],
             [run.corrupted.rms_error for run in runs],
         )
-        table.add_row(name, *map(_percent, measures))
+        table.add_row(escape(name), *map(_percent, measures))
     return table
 
 

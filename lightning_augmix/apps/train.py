@@ -65,7 +65,7 @@ def _print_table(cfg: "DictConfig", accuracy: float, epochs: int) -> None:
     table.add_row(cfg.data.dataset, cfg.model.architecture, augmix, str(epochs), f"{accuracy:.2%}")
     console = Console()
     console.print(table)
-    console.print(f"Logs and checkpoints: {HydraConfig.get().runtime.output_dir}", soft_wrap=True)
+    console.print(f"Logs and checkpoints: {HydraConfig.get().runtime.output_dir}", soft_wrap=True, markup=False)
 
 
 main = hydra_command("augmix-train", "train", train)
