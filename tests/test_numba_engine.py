@@ -206,12 +206,11 @@ def test_machine_code_of_other_sources_is_not_taken(tmp_path):
 
     before = outcome()
     kernels = package / "engines" / "affine.py"
-    kernels.write_text(kernels.read_text().replace("row[:] = 0\n", "row[:] = 0x7F\n"))
+    kernels.write_text(kernels.read_text().replace("out[i] = _u32(0)\n", "out[i] = _u32(0x7F)\n"))
     assert outcome() != before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", [(10_000_000, 2), (2, 10_000_000)])
+@pytest.mark.parametrize("shape", [(70_000, 2), (2, 70_000)])
 def test_sides_beyond_the_fixed_point_numbers(shape):
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     plan = sample_plan(3, shape, 10, 1, 1, augmentation_set=["rotate"])

@@ -41,7 +41,7 @@ def select_engine(engine: str) -> Engine:
 
     Args:
         engine: ``"numba"``, ``"pillow"``, or ``"auto"`` for the fastest: ``numba``, at every size from 32×32 to 384×384
-            (`augmix-bench`). Images with a side above 2²² pixels it leaves to ``pillow``.
+            (`augmix-bench`). Images with a side above 2¹⁶ pixels it leaves to ``pillow``.
 
     Returns:
         The engine.

@@ -26,23 +26,39 @@ _ROTATIONS = np.array(
     ]
 )
 _UNCERTAIN = -1
-_MARGIN = np.uint32(1 << 10)  # 255 times an error of 4 in 2³²: sides up to 2²² pixels
+_MARGIN = np.uint32(1 << 10)  # 255 times an error of 4 in 2³²: enough for sides up to 2²² pixels
+
+
+@compiled
+def _copy(image: NDArray[np.uint32], out: NDArray[np.uint32]) -> None:
+    for i in range(out.size):
+        out[i] = image[i]
+
+
+@compiled
+def _clear(out: NDArray[np.uint32]) -> None:
+    for i in range(out.size):
+        out[i] = _u32(0)
 
 
 @compiled
 def translate(image: NDArray[np.uint32], width: int, right: int, down: int, out: NDArray[np.uint32]) -> None:
     """Takes each pixel from ``right`` columns and ``down`` rows further on, and 0 from outside."""
     height = image.size // width
-    first, last = max(0, -right), min(width, width - right)
-    for y in range(height):
-        row = out[y * width : (y + 1) * width]
-        if not 0 <= y + down < height or last <= first:
-            row[:] = 0
-            continue
-        start = (y + down) * width
-        row[:first] = 0
-        row[first:last] = image[start + first + right : start + last + right]
-        row[last:] = 0
+    top, bottom = max(0, -down), min(height, height - down)
+    left, end = max(0, -right), min(width, width - right)
+    if top >= bottom or left >= end:
+        _clear(out)
+        return
+    # Through the borders as if rows went on in the next one, then the borders.
+    first, last, distance = top * width + left, (bottom - 1) * width + end, down * width + right
+    _clear(out[:first])
+    _copy(image[first + distance : last + distance], out[first:last])
+    _clear(out[last:])
+    if right != 0:
+        for y in range(top, bottom):
+            _clear(out[y * width : y * width + left])
+            _clear(out[y * width + end : (y + 1) * width])
 
 
 @compiled
@@ -154,12 +170,19 @@ def shear_x(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[n
 
 
 @compiled
-def _gather(image: NDArray[np.uint32], width: int, y: int, wholes: NDArray[np.int32], out: NDArray[np.uint32]) -> None:
-    """Takes from each column the pixel some rows below row y, the outermost ones standing in for those outside."""
-    bottom = _i32(image.size // width - 1)
-    for x in range(out.size):
-        row = min(max(_i32(_i32(y) + wholes[x]), _i32(0)), bottom)
-        out[x] = image[_u32(_i32(_i32(row * _i32(width)) + _i32(x)))]
+def _places_below(y: int, wholes: NDArray[np.int32], bottom: int, places: NDArray[np.int32]) -> None:
+    """The place in each column some rows below row y, the outermost ones standing in for those outside."""
+    bottom, width = _i32(bottom), _i32(places.size)
+    for x in range(places.size):
+        row = _i32(min(max(_i32(_i32(y) + wholes[x]), _i32(0)), bottom))
+        places[x] = _i32(_i32(row * width) + _i32(x))
+
+
+@compiled
+def _gather(image: NDArray[np.uint32], places: NDArray[np.int32], out: NDArray[np.uint32]) -> None:
+    """By itself, because only the computation of the places goes into vector registers."""
+    for i in range(out.size):
+        out[i] = image[_u32(places[i])]
 
 
 @compiled
@@ -185,11 +208,14 @@ def shear_y(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[n
         factors[4 * x : 4 * x + 4] = _i16(bits)
     first, last = firsts.max(), lasts.min()
     above, below = np.empty(width, _u32), np.empty(width, _u32)
-    _gather(image, width, 0, wholes, above)
+    places = np.empty(width, _i32)
+    _places_below(0, wholes, height - 1, places)
+    _gather(image, places, above)
     for y in range(height):
         row = out[y * width : (y + 1) * width]
         # The lower neighbours of one row are the upper ones of the next.
-        _gather(image, width, y + 1, wholes, below)
+        _places_below(y + 1, wholes, height - 1, places)
+        _gather(image, places, below)
         _between_each(above.view(_u8), below.view(_u8), factors, row.view(_u8))
         if not first <= y < last:
             _clear_outside(row, y, firsts, lasts)
@@ -200,10 +226,12 @@ def shear_y(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[n
                 out[y * width + x] = _pixel_at(image, width, height, x, factor * (x + 0.5) + (y + 0.5) - 0.5)
 
 
-# Places as fixed-point numbers of 64 bits. Their fractions go into the interpolation with 24 bits.
+# Places as fixed-point numbers of 64 bits. Over 2¹⁶ steps, each rounded by up to 2⁻⁴¹, they drift by less than 2⁻²⁴.
+# Their fractions go into the interpolation with 24 bits.
 _FRACTION_BITS = 40
 _ONE = 1 << _FRACTION_BITS
 _FRACTION = (1 << 24) - 1
+_BLOCK = 32  # columns
 
 
 @compiled
@@ -239,14 +267,15 @@ def _places(
 
 @compiled
 def _gather_pairs(image: NDArray[np.uint32], places: NDArray[np.int32], out: NDArray[np.uint64]) -> None:
-    """Two neighbours in a row by one load of 64 bits."""
+    """Two neighbours in a row by one load of 64 bits, the left one in the lower half."""
     for i in range(out.size):
         place = _u32(places[i])
         out[i] = _u64(image[place]) | (_u64(image[place + 1]) << _u64(32))
 
 
-# Interpolation in float32 errs by less than 2⁻¹²: 255 times some roundings of 2⁻²⁴.
-_TOLERANCE = np.float32(2.0**-11)
+# Interpolation in float32 errs by less than 2⁻¹³: 255 times two places that are off by 1.5 · 2⁻²⁴, and six roundings by
+# 2⁻¹⁷.
+_TOLERANCE = np.float32(2.0**-13)
 
 
 @compiled
@@ -260,19 +289,23 @@ def _level_of(p: int, q: int, r: int, s: int, shift: int, across: float, down: f
 
 @compiled
 def _interpolate(
-    uppers: NDArray[np.uint64],
-    lowers: NDArray[np.uint64],
+    uppers: NDArray[np.uint32],
+    lowers: NDArray[np.uint32],
     across: NDArray[np.float32],
     down: NDArray[np.float32],
     out: NDArray[np.uint32],
     doubts: NDArray[np.int32],
 ) -> int:
-    """Interpolates a row in float32, and adds to ``doubts`` where it may be off by one; tells whether there is any."""
+    """Interpolates between pairs in float32, and adds to ``doubts`` where that may be off by one.
+
+    Returns:
+        Other than 0 where there is any doubt.
+    """
     any_doubt = _i32(0)
     one, mask = _i32(1), _u32(255)
     low = _f32(1.0) - _TOLERANCE
     for i in range(out.size):
-        a, b, c, d = _u32(uppers[i]), _u32(uppers[i] >> _u64(32)), _u32(lowers[i]), _u32(lowers[i] >> _u64(32))
+        a, b, c, d = uppers[2 * i], uppers[2 * i + 1], lowers[2 * i], lowers[2 * i + 1]
         x, y = across[i], down[i]
         differs = (a ^ b) | (a ^ c) | (a ^ d)
         red = _level_of(a, b, c, d, _u32(0), x, y)
@@ -286,8 +319,16 @@ def _interpolate(
         doubt = _i32(doubts[i] | _i32(doubt_red | doubt_green | doubt_blue))
         out[i] = _u32(up_red) | (_u32(up_green) << _u32(8)) | (_u32(up_blue) << _u32(16))
         doubts[i] = doubt
-        any_doubt |= doubt
+        any_doubt = _i32(any_doubt | doubt)
     return any_doubt
+
+
+@compiled
+def _any(doubts: NDArray[np.int32]) -> bool:
+    any_doubt = _i32(0)
+    for i in range(doubts.size):
+        any_doubt = _i32(any_doubt | doubts[i])
+    return any_doubt != 0
 
 
 @compiled
@@ -330,24 +371,31 @@ def rotate(image: NDArray[np.uint32], width: int, degrees: int, out: NDArray[np.
     step_x, step_y = math.floor(cosine * _ONE + 0.5), math.floor(-sine * _ONE + 0.5)
     places, doubts = np.empty(width, _i32), np.empty(width, _i32)
     fractions, pairs = np.empty((2, width), _f32), np.empty((2, width), _u64)
+    halves = pairs.view(_u32)
     for y in range(height):
         row = out[y * width : (y + 1) * width]
         first, last = _columns_inside(matrix, width, height, y)
-        row[:first] = 0
-        row[last:] = 0
-        inside, n = row[first:last], last - first
+        # Whole blocks: columns left over by vector registers are slow.
+        start, stop = first // _BLOCK * _BLOCK, min((last + _BLOCK - 1) // _BLOCK * _BLOCK, width)
+        n = stop - start
         if width > 1 and height > 1:
-            x, z = _source(matrix, first, y)
+            x, z = _source(matrix, start, y)
             fixed_x, fixed_y = math.floor((x - 0.5) * _ONE), math.floor((z - 0.5) * _ONE)
             across, down = fractions[0, :n], fractions[1, :n]
             _places(fixed_x, fixed_y, step_x, step_y, width, height, places[:n], across, down, doubts[:n])
             _gather_pairs(image, places[:n], pairs[0, :n])
             _gather_pairs(image[width:], places[:n], pairs[1, :n])
-            if _interpolate(pairs[0, :n], pairs[1, :n], across, down, inside, doubts[:n]) == 0:
-                continue
+            any_doubt = _interpolate(halves[0, : 2 * n], halves[1, : 2 * n], across, down, row[start:stop], doubts[:n])
         else:
             doubts[:n] = 1
-        for i in range(n):
-            if doubts[i] != 0:
-                x, z = _source(matrix, first + i, y)
-                inside[i] = _pixel_at(image, width, height, x - 0.5, z - 0.5)
+            any_doubt = 1
+        _clear(row[:first])
+        _clear(row[last:])
+        if any_doubt == 0:
+            continue
+        for block in range(start, stop, _BLOCK):
+            if _any(doubts[block - start : block - start + _BLOCK]):
+                for column in range(max(block, first), min(block + _BLOCK, last)):
+                    if doubts[column - start] != 0:
+                        x, z = _source(matrix, column, y)
+                        row[column] = _pixel_at(image, width, height, x - 0.5, z - 0.5)

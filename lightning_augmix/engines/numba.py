@@ -35,7 +35,7 @@ from lightning_augmix.sampler import NO_OPERATION, draw
 
 __all__ = ["apply", "augment", "prepare"]
 
-_f32, _u8 = np.float32, np.uint8
+_f32, _i32, _u8, _u32 = np.float32, np.int32, np.uint8, np.uint32
 
 # Numba freezes them into machine code.
 _CODES = {name: code for code, name in enumerate(OPERATIONS)}
@@ -70,6 +70,8 @@ def _operate(
     if code == _POSTERIZE:
         posterize(image.view(_u8), int(parameter), out.view(_u8))
     elif code == _SOLARIZE:
+        if int(parameter) > 255:
+            return False
         solarize(image.view(_u8), int(parameter), out.view(_u8))
     elif code in (_ROTATE, _TRANSLATE_X, _TRANSLATE_Y):
         amount = int(parameter)
@@ -102,6 +104,12 @@ def _operate(
 
 
 @compiled
+def _state(image: NDArray[np.uint32], buffers: NDArray[np.uint32], number: int) -> NDArray[np.uint32]:
+    """What a chain has come to: the contents of a buffer, or below 0 still the image."""
+    return image if number < 0 else buffers[number]
+
+
+@compiled
 def _first_term(sums: NDArray[np.float32], levels: NDArray[np.uint8], weight: float) -> None:
     for i in range(sums.size):
         sums[i] = weight * _f32(levels[i])
@@ -113,16 +121,41 @@ def _add_term(sums: NDArray[np.float32], levels: NDArray[np.uint8], weight: floa
         sums[i] += weight * _f32(levels[i])
 
 
-# Added to a float32 in [0, 2²²) and subtracted again, it rounds to the nearest integer, ties to even.
-_ROUND = np.float32(1.5 * 2.0**23)
+@compiled
+def _mixed(mixture: float, level: float, mixing_weight: float) -> int:
+    rest = _f32(1.0) - mixing_weight
+    return _i32(np.rint(min(mixture * mixing_weight + rest * level, _f32(255.0))))
 
 
 @compiled
 def _finish(sums: NDArray[np.float32], levels: NDArray[np.uint8], mixing_weight: float, out: NDArray[np.uint8]) -> None:
-    rest = _f32(1.0) - mixing_weight
     for i in range(sums.size):
-        mixed = sums[i] * mixing_weight + rest * _f32(levels[i])
-        out[i] = _u8(np.int32(min((mixed + _ROUND) - _ROUND, _f32(255.0))))
+        out[i] = _u8(_mixed(sums[i], _f32(levels[i]), mixing_weight))
+
+
+@compiled
+def _mixed_channel(p: int, a: int, b: int, c: int, shift: int, weights: tuple[float, float, float, float]) -> int:
+    mask = _u32(255)
+    mixture = weights[1] * _f32(_i32((a >> shift) & mask)) + weights[2] * _f32(_i32((b >> shift) & mask))
+    mixture += weights[3] * _f32(_i32((c >> shift) & mask))
+    return _u32(_mixed(mixture, _f32(_i32((p >> shift) & mask)), weights[0])) << shift
+
+
+@compiled
+def _mix_three(
+    image: NDArray[np.uint32],
+    a: NDArray[np.uint32],
+    b: NDArray[np.uint32],
+    c: NDArray[np.uint32],
+    weights: NDArray[np.float32],
+    out: NDArray[np.uint32],
+) -> None:
+    """Mixes three chains, the default: in half the time, by one pass that leaves the padding out."""
+    w = (weights[0], weights[1], weights[2], weights[3])
+    for i in range(out.size):
+        pixel = _mixed_channel(image[i], a[i], b[i], c[i], _u32(0), w)
+        pixel |= _mixed_channel(image[i], a[i], b[i], c[i], _u32(8), w)
+        out[i] = pixel | _mixed_channel(image[i], a[i], b[i], c[i], _u32(16), w)
 
 
 @compiled
@@ -135,12 +168,16 @@ def _mix(
     out: NDArray[np.uint32],
 ) -> None:
     """What ``mixing.mix`` computes, in blocks that stay in the cache."""
+    if order.size == 3:
+        a, b = _state(image, chains, order[0]), _state(image, chains, order[1])
+        _mix_three(image, a, b, _state(image, chains, order[2]), weights, out)
+        return
     levels, out_levels = image.view(_u8), out.view(_u8)
     for start in range(0, levels.size, sums.size):
         stop = min(levels.size, start + sums.size)
         block = sums[: stop - start]
         for chain in range(order.size):
-            result = (image if order[chain] < 0 else chains[order[chain]]).view(_u8)[start:stop]
+            result = _state(image, chains, order[chain]).view(_u8)[start:stop]
             if chain == 0:
                 _first_term(block, result, weights[1])
             else:
@@ -174,7 +211,7 @@ def _apply(
                 code = operations[number, chain, position]
                 if code == NO_OPERATION:
                     break
-                source = image if current < 0 else buffers[current]
+                source = _state(image, buffers, current)
                 if _operate(source, width, is_gray, code, parameters[number, chain, position], table, buffers[target]):
                     current, target, other = target, other, target
             order[chain] = current
@@ -272,8 +309,8 @@ def prepare(announce: Callable[[], None] = lambda: None) -> None:
         augment(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.uint64), validate(3, 3, -1, 1.0, "all"))
 
 
-# Above, places in an image do not fit the fixed-point numbers of `affine`.
-_LARGEST_SIDE = 1 << 22
+# Above, the places of a rotation would drift further than `affine` allows for.
+_LARGEST_SIDE = 1 << 16
 
 
 # Pixels of a batch from which threads are worth starting. On two cores the second one gains nothing in the first 4 ms

@@ -34,11 +34,11 @@ def posterize(image: NDArray[np.uint8], bits: int, out: NDArray[np.uint8]) -> No
 
 @compiled
 def solarize(image: NDArray[np.uint8], threshold: int, out: NDArray[np.uint8]) -> None:
-    """Inverts the levels at and above a threshold."""
-    threshold = _i32(threshold)
+    """Inverts the levels at and above a threshold from 0 to 255."""
+    threshold = _u8(threshold)
     for i in range(out.size):
         level = image[i]
-        out[i] = level if _i32(level) < threshold else _u8(255 - level)
+        out[i] = level if level < threshold else level ^ _u8(255)
 
 
 @compiled
