@@ -117,13 +117,17 @@ def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_p
         (["ckpt_path={checkpoint}", "corruptions=null"], "Expected corruptions to be a folder; got None"),
         (["ckpt_path={checkpoint}", "cache=3"], "Expected cache to be a folder; got 3"),
         (["ckpt_path={checkpoint}", "names=[a,b,c]"], r"each of the 1 checkpoints; got \['a', 'b', 'c'\]"),
-        (["ckpt_path={checkpoint}", "+trainer.limit_test_batches=1"], "`trainer` to test with all images"),
+        (
+            ["ckpt_path={checkpoint}", "corruptions=c", "+trainer.limit_test_batches=1"],
+            "`trainer` to test with all images",
+        ),
         (["ckpt_path=3"], "Expected ckpt_path to be a checkpoint file"),
         (["ckpt_path={checkpoint}", "data.batch_size=0"], "batch_size"),
         (["ckpt_path={checkpoint}", "batch_sise=3"], "batch_sise"),
     ],
 )
-def test_mistakes_are_one_line(arguments, message, command, checkpoints, capfd):
+def test_mistakes_are_one_line(arguments, message, command, checkpoints, tmp_path, capfd):
+    write_cifar_c(tmp_path / "c")
     with pytest.raises(SystemExit, match=f"(?s)augmix-evaluate: .*{message}") as caught:
         command(*(argument.format(checkpoint=checkpoints[0]) for argument in arguments), *QUICK)
     assert len(str(caught.value).splitlines()) == 1
