@@ -40,7 +40,9 @@ def test_it_prints_tables_and_a_sentence_and_writes_figures_and_a_chart(workers,
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("sizes=[0]", "Expected sizes to be a list of positive integers; got [0]"),
+        ("sizes=[0]", "Expected sizes to be a list of positive integers, such as [224]; got [0]"),
+        ("sizes=224", "Expected sizes to be a list of positive integers, such as [224]; got 224"),
+        ("sizes=null", "Expected sizes to be a list of positive integers, such as [224]; got None"),
         ("workers=-1", "Expected workers to be an integer, at least 0; got -1"),
         ("seconds=inf", "Expected seconds to be a number above 0; got inf"),
         ("seconds=0", "Expected seconds to be a number above 0; got 0"),

@@ -47,6 +47,13 @@ def test_other_errors_keep_their_trace():
         _ = 1 / 0
 
 
+def test_an_interrupt_is_one_line_and_the_status_that_shells_expect(capsys):
+    with pytest.raises(SystemExit) as stopped, readable_errors("augmix-x"), readable_errors("augmix-x"):
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "augmix-x: interrupted.\n"
+
+
 def test_hydras_own_switch_brings_the_trace_back(monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(UsageError), readable_errors("augmix-x"):

@@ -74,7 +74,7 @@ RANDOM = ("gaussian_noise", "impulse_noise", "glass_blur", "motion_blur", "snow"
 @pytest.mark.slow
 def test_corruptions_are_a_function_of_data_and_seed(tmp_path, monkeypatch):
     first = computed(Images(), tmp_path / "a", RANDOM)
-    monkeypatch.setattr("lightning_augmix.corrupt._CHUNK", 2)  # other chunks, other processes
+    monkeypatch.setattr("lightning_augmix.corrupt._CHUNK", 2 * 33 * 40)  # two images: other chunks, other processes
     again = compute_corruptions(Images(as_array=True), tmp_path / "b", RANDOM, processes=2, show_progress=False)
     other = computed(Images(), tmp_path / "c", RANDOM, seed=1)
     for name in RANDOM:

@@ -1,6 +1,10 @@
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from statistics import fmean, stdev
 
 import numpy as np
@@ -103,16 +107,41 @@ def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_p
     assert json.loads((tmp_path / "again" / "standard.json").read_text())["errors"] == reports[0]["errors"]
 
 
+@pytest.mark.slow
+def test_an_interrupt_keeps_what_was_computed_and_nothing_in_parts(checkpoints, tmp_path):
+    arguments = [f"ckpt_path={checkpoints[0]}", "cache=cache", *QUICK]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lightning_augmix.apps.evaluate", *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    first = tmp_path / "cache" / "digits" / f"{CORRUPTIONS[0]}.npy"
+    while not first.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the pool's processes too
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "augmix-evaluate: interrupted." in printed
+    assert "Traceback" not in printed
+    assert np.load(first).shape == (5 * 360, 8, 8)
+    kept = {path.stem for path in first.parent.glob("*.npy")}
+    assert kept < {"clean", "labels", *CORRUPTIONS}
+    assert not list(first.parent.glob(".*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["ckpt_path=nowhere.ckpt"], "Expected ckpt_path to be a checkpoint file of augmix-train.*'nowhere.ckpt'"),
-        ([], "ckpt_path"),
+        ([], r"Expected ckpt_path to be a checkpoint file of augmix-train.*got None"),
         (["ckpt_path={checkpoint}", "corruptions=nowhere"], "nowhere is no folder"),
         (["ckpt_path=[{checkpoint},{checkpoint}]"], "Expected names to have a name of its own for each of the 2"),
         (["ckpt_path={checkpoint}", "names=[a,b]"], "Expected names to have a name"),
         (["ckpt_path={checkpoint}", "names=[a/b]"], "Expected names to be names of files, without slashes"),
-        (["ckpt_path=[]"], "Expected ckpt_path to be a checkpoint file"),
+        (["ckpt_path=[]"], r"Expected ckpt_path to be a checkpoint file.*got \[\]"),
         (["ckpt_path={checkpoint}", "names=a/b"], r"without slashes; got \['a/b'\]"),
         (["ckpt_path={checkpoint}", "corruptions=null"], "Expected corruptions to be a folder; got None"),
         (["ckpt_path={checkpoint}", "cache=3"], "Expected cache to be a folder; got 3"),

@@ -95,6 +95,7 @@ def test_a_run_can_be_resumed(command, tmp_path):
         (["trainer.max_epochs=abc"], "trainer.max_epochs to be an integer, at least 0; got 'abc'"),
         (["trainer.max_epochs=-1"], "trainer.max_epochs to be an integer, at least 0; got -1"),
         (["seed=abc"], "seed to be an integer, at least 0; got 'abc'"),
+        (["augmix.views=-1"], "`views` to be at least 0; got -1"),
         (["model.momentum=1"], "`momentum` to be in [0, 1); got 1.0"),
         (["callbacks=augmix"], "callbacks=augmix is for applications of your own"),
         (["trainer.accelerator=quantum"], "got 'quantum'|quantum"),

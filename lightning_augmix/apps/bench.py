@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from lightning_augmix.apps.console import UsageError, hydra_command
 
@@ -69,8 +70,8 @@ def _check(cfg: "DictConfig") -> None:
     def is_positive(value: Any) -> bool:
         return isinstance(value, int | float) and 0 < value < math.inf
 
-    if not all(isinstance(size, int) and size > 0 for size in cfg.sizes):
-        raise UsageError(f"Expected sizes to be a list of positive integers; got {cfg.sizes}.")
+    if not OmegaConf.is_list(cfg.sizes) or not all(isinstance(size, int) and size > 0 for size in cfg.sizes):
+        raise UsageError(f"Expected sizes to be a list of positive integers, such as [224]; got {cfg.sizes}.")
     if not isinstance(cfg.workers, int) or cfg.workers < 0:
         raise UsageError(f"Expected workers to be an integer, at least 0; got {cfg.workers!r}.")
     for name in ("seconds", "images_per_second"):
@@ -119,7 +120,7 @@ def _draw(results: "dict[str, list[Timing]]", path: Path) -> None:
     from matplotlib.figure import Figure
 
     parts = {part: timings for part, timings in results.items() if part != "operations"}
-    figure = Figure(figsize=(3.2 * len(parts), 3.6), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(parts), 3.6), layout="constrained")
     for axes, (part, timings) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
         names = [timing.name for timing in timings]
         bars = axes.barh(

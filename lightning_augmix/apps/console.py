@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,14 +58,15 @@ def hydra_command(command: str, config: str, job: Callable[[Any], Any]) -> Calla
 def readable_errors(command: str) -> Iterator[None]:
     """Turns errors of composing and instantiating a configuration into one line on standard error, exit status 1.
 
-    Errors after that are not the user's and keep their trace; with the environment variable ``HYDRA_FULL_ERROR=1``
-    all do. It goes around the Hydra application, and around the job within it, where Hydra would print first.
+    An interrupt is a line as well, with the shell's exit status for it, 130. Other errors are not the user's and keep
+    their trace; with the environment variable ``HYDRA_FULL_ERROR=1`` all do. It goes around the Hydra application, and
+    around the job within it, where Hydra would print first.
 
     Args:
         command: The name of the command, for the message.
 
     Raises:
-        SystemExit: If a value cannot be used.
+        SystemExit: If a value cannot be used, or at an interrupt.
     """
     if os.environ.get("HYDRA_FULL_ERROR", "0") == "1" and not _set_here:
         yield
@@ -75,6 +77,9 @@ def readable_errors(command: str) -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException, UsageError) as error:
         sys.exit(f"{command}: {_one_line(error)}")
+    except KeyboardInterrupt:
+        print(f"{command}: interrupted.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     finally:
         _set_here.pop()
         if not _set_here:

@@ -38,11 +38,13 @@ def evaluate(cfg: "DictConfig") -> float:
     from lightning_augmix.charts import draw_errors, draw_reliability
 
     log_through_hydra()
-    paths = list(cfg.ckpt_path) if OmegaConf.is_list(cfg.ckpt_path) else [cfg.ckpt_path]
-    for path in paths or [None]:
+    ckpt_path = OmegaConf.select(cfg, "ckpt_path")  # None where it was not given
+    paths = list(ckpt_path) if OmegaConf.is_list(ckpt_path) else [ckpt_path]
+    for path in paths or [paths]:
         if not isinstance(path, str) or not zipfile.is_zipfile(path):
             raise UsageError(
-                f"Expected ckpt_path to be a checkpoint file of augmix-train, or a list of them; got {path!r}."
+                "Expected ckpt_path to be a checkpoint file of augmix-train (outputs/…/checkpoints/last.ckpt), or a "
+                f"list of them; got {path!r}."
             )
     given = list(cfg.names) if OmegaConf.is_list(cfg.names) else [cfg.names]
     names = [_name(path) for path in paths] if cfg.names is None else [str(name) for name in given]
@@ -53,7 +55,8 @@ def evaluate(cfg: "DictConfig") -> float:
         raise UsageError(f"Expected names to be names of files, without slashes; got {names}.")
     if len(set(names)) != len(paths):
         raise UsageError(
-            f"Expected names to have a name of its own for each of the {len(paths)} checkpoints; got {names}."
+            f"Expected names to have a name of its own for each of the {len(paths)} checkpoints; got {names} (pass "
+            "names=[…])."
         )
     folder = Path(HydraConfig.get().runtime.output_dir)
     is_first = getattr(rank_zero_only, "rank", 0) == 0

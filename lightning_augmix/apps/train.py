@@ -30,10 +30,10 @@ def train(cfg: "DictConfig") -> float:
     _check(cfg)
     pl.seed_everything(cfg.seed, workers=True)
     data = build(cfg.data)
-    model = build(cfg.model, num_classes=data.num_classes)
     callbacks = [build(callback) for callback in cfg.callbacks.values()]
     if cfg.augmix is not None:
         callbacks.append(build(cfg.augmix))
+    model = build(cfg.model, num_classes=data.num_classes)
     logger = CSVLogger(HydraConfig.get().runtime.output_dir, name="logs", version="")
     trainer = build(cfg.trainer, callbacks=callbacks, logger=logger)
     trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt_path)
