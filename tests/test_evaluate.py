@@ -116,6 +116,8 @@ def test_an_interrupt_keeps_what_was_computed_and_nothing_in_parts(checkpoints, 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Python leaves interrupts alone where it was started with them ignored, as by `pytest &` in a script.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     first = tmp_path / "cache" / "digits" / f"{CORRUPTIONS[0]}.npy"
     while not first.exists():
