@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from lightning_augmix import AugMixCallback, JSDLoss, evaluate_robustness
-from lightning_augmix.apps.data import Digits
-from lightning_augmix.corrupt import compute_corruptions
+from lightning_augmix.commands.data import Digits
+from lightning_augmix.robustness.computed import compute_corruptions
 
 TO_INPUT = v2.Compose([v2.Resize((16, 16)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
 

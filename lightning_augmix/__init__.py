@@ -8,31 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_augmix.callback import AugMixCallback
-    from lightning_augmix.consistency import JSDLoss, jsd_consistency
-    from lightning_augmix.functional import apply_plan, augmix_image
-    from lightning_augmix.injection import augment_dataloader, augment_dataset
-    from lightning_augmix.operations import augmentation_sets
-    from lightning_augmix.plan import AugMixPlan, sample_plan
-    from lightning_augmix.report import RobustnessReport
-    from lightning_augmix.robustness import evaluate_robustness
-    from lightning_augmix.transform import AugmentAndMixTransform
-
-__all__ = [
-    "AugMixCallback",
-    "AugMixPlan",
-    "AugmentAndMixTransform",
-    "JSDLoss",
-    "RobustnessReport",
-    "apply_plan",
-    "augment_dataloader",
-    "augment_dataset",
-    "augmentation_sets",
-    "augmix_image",
-    "evaluate_robustness",
-    "jsd_consistency",
-    "sample_plan",
-]
+    from lightning_augmix._errors import PlacementError as PlacementError
+    from lightning_augmix.callback import AugMixCallback as AugMixCallback
+    from lightning_augmix.functional import apply_plan as apply_plan
+    from lightning_augmix.functional import augmix_image as augmix_image
+    from lightning_augmix.injection import augment_dataloader as augment_dataloader
+    from lightning_augmix.injection import augment_dataset as augment_dataset
+    from lightning_augmix.losses import JSDLoss as JSDLoss
+    from lightning_augmix.losses import jsd_consistency as jsd_consistency
+    from lightning_augmix.operations import augmentation_sets as augmentation_sets
+    from lightning_augmix.plans import AugMixPlan as AugMixPlan
+    from lightning_augmix.plans import sample_plan as sample_plan
+    from lightning_augmix.robustness.computed import compute_corruptions as compute_corruptions
+    from lightning_augmix.robustness.evaluate import evaluate_robustness as evaluate_robustness
+    from lightning_augmix.robustness.report import RobustnessReport as RobustnessReport
+    from lightning_augmix.transform import AugmentAndMixTransform as AugmentAndMixTransform
 
 __version__ = "0.1.0"
 
@@ -40,19 +30,22 @@ __version__ = "0.1.0"
 # and Lightning comes in with the callback alone.
 _MODULES = {
     "AugMixCallback": "callback",
-    "AugMixPlan": "plan",
+    "AugMixPlan": "plans",
     "AugmentAndMixTransform": "transform",
-    "JSDLoss": "consistency",
-    "RobustnessReport": "report",
+    "JSDLoss": "losses",
+    "PlacementError": "_errors",
+    "RobustnessReport": "robustness.report",
     "apply_plan": "functional",
     "augment_dataloader": "injection",
     "augment_dataset": "injection",
     "augmentation_sets": "operations",
     "augmix_image": "functional",
-    "evaluate_robustness": "robustness",
-    "jsd_consistency": "consistency",
-    "sample_plan": "plan",
+    "compute_corruptions": "robustness.computed",
+    "evaluate_robustness": "robustness.evaluate",
+    "jsd_consistency": "losses",
+    "sample_plan": "plans",
 }
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

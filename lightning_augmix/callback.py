@@ -18,12 +18,13 @@ from typing import Any, get_args
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lightning_augmix._errors import OnUnsupported
 from lightning_augmix.engines import select_engine
-from lightning_augmix.fit import Fit
+from lightning_augmix.injection.samples import ImageKey, check_image_key
+from lightning_augmix.injection.session import Fit
+from lightning_augmix.injection.views import check_views
 from lightning_augmix.operations import AugmentationSet
-from lightning_augmix.samples import ImageKey, OnUnsupported, check_image_key
 from lightning_augmix.transform import AugmentAndMixTransform
-from lightning_augmix.views import check_views
 
 __all__ = ["AugMixCallback"]
 
@@ -144,7 +145,7 @@ class AugMixCallback(pl.Callback):
         for logger in trainer.loggers:
             logger.log_hyperparams({"augmix": {**self.state_dict(), "engine": self.transform.engine}})
         message = "AugMix compiles its operations, once on this machine: some 15 seconds."
-        select_engine(self.transform.engine).prepare(lambda: rank_zero_info(message))
+        select_engine(self.transform.engine).warm_up(lambda: rank_zero_info(message))
         self._fit = Fit(
             trainer,
             self.transform,

@@ -37,9 +37,9 @@ class AugMixCallbackConfig(AugmentAndMixTransformConfig):
 
 @dataclass
 class DataConfig:
-    """Schema of :class:`lightning_augmix.apps.data.ImageDataModule`, which explains the fields."""
+    """Schema of :class:`lightning_augmix.commands.data.ImageDataModule`, which explains the fields."""
 
-    _target_: str = "lightning_augmix.apps.data.ImageDataModule"
+    _target_: str = "lightning_augmix.commands.data.ImageDataModule"
     dataset: str = "digits"
     root: str = "data"
     image_size: int = 32
@@ -52,9 +52,9 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """Schema of :class:`lightning_augmix.apps.model.Classifier`, which explains the fields."""
+    """Schema of :class:`lightning_augmix.commands.model.Classifier`, which explains the fields."""
 
-    _target_: str = "lightning_augmix.apps.model.Classifier"
+    _target_: str = "lightning_augmix.commands.model.Classifier"
     architecture: str = "small_resnet"
     views: int = 0
     consistency_weight: float = 12.0

@@ -5,12 +5,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from lightning_augmix._images import as_pixels
 from lightning_augmix.engines import select_engine
-from lightning_augmix.hyperparameters import Hyperparameters, validate
-from lightning_augmix.images import as_pixels
-from lightning_augmix.keys import GeneratorKeys, combine
 from lightning_augmix.operations import AugmentationSet
-from lightning_augmix.plan import AugMixPlan
+from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
+from lightning_augmix.plans.keys import GeneratorKeys, fold_in
+from lightning_augmix.plans.plan import AugMixPlan
 
 __all__ = ["apply_plan", "augmix_image", "augmix_with_key"]
 
@@ -85,7 +85,7 @@ def augmix_with_key(img: _T, key: int, hyperparameters: Hyperparameters, engine:
     pixels = as_pixels(img)
     if hyperparameters.severity == 0:
         return pixels.copy()
-    keys = [key & _MASK] if not pixels.is_batch else [combine(key, position) for position in range(len(pixels.array))]
+    keys = [key & _MASK] if not pixels.is_batch else [fold_in(key, position) for position in range(len(pixels.array))]
     return pixels.restore(selected.augment(pixels.array, np.array(keys, np.uint64), hyperparameters))
 
 

@@ -8,30 +8,16 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from lightning_augmix._images import may_be_image
 from lightning_augmix.engines import select_engine
 from lightning_augmix.functional import augmix_with_key
-from lightning_augmix.hyperparameters import validate
-from lightning_augmix.keys import GeneratorKeys, KeySource
 from lightning_augmix.operations import AugmentationSet
+from lightning_augmix.plans.hyperparameters import validate
+from lightning_augmix.plans.keys import GeneratorKeys, KeySource
 
-__all__ = ["AugmentAndMixTransform", "may_be_image"]
+__all__ = ["AugmentAndMixTransform"]
 
 _SPATIAL_TARGETS = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
-
-
-def may_be_image(entry: Any) -> bool:
-    """Whether type, shape and dtype are those of an image, rather than of a label or an index.
-
-    Args:
-        entry: Anything that stands in a sample.
-    """
-    if isinstance(entry, PIL.Image.Image | tv_tensors.Image):
-        return True
-    if not isinstance(entry, torch.Tensor | np.ndarray) or isinstance(entry, tv_tensors.TVTensor):
-        return False
-    if isinstance(entry, np.ndarray):
-        return entry.dtype == np.uint8 and entry.ndim in (2, 3)
-    return entry.ndim in (3, 4) and (entry.dtype == torch.uint8 or entry.is_floating_point())
 
 
 class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision ships no types

@@ -1,8 +1,8 @@
 import pytest
 
-from lightning_augmix.engines import numba
+from lightning_augmix.engines import numba_engine
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _compiled():
-    numba.prepare()  # which takes longer than Hypothesis gives an example
+    numba_engine.warm_up()  # which takes longer than Hypothesis gives an example

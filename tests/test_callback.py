@@ -12,8 +12,8 @@ from torchvision import transforms
 
 from kinds import Plain
 from lightning_augmix import AugMixCallback
-from lightning_augmix.keys import GeneratorKeys
-from lightning_augmix.pipeline import PlacementError
+from lightning_augmix._errors import PlacementError
+from lightning_augmix.plans.keys import GeneratorKeys
 from toy import CERTAIN, Data, Dim, Recorder, is_augmented, loader, to_tensor, trainer
 
 WORKERS = [{}, pytest.param({"workers": 1, "persistent_workers": True}, marks=pytest.mark.slow)]

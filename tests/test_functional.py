@@ -7,7 +7,7 @@ from torchvision import tv_tensors
 
 from lightning_augmix import apply_plan, augmix_image, sample_plan
 from lightning_augmix.functional import augmix_with_key
-from lightning_augmix.hyperparameters import validate
+from lightning_augmix.plans.hyperparameters import validate
 from strategies import arrays, hyperparameters, keys
 
 HYPERPARAMETERS = validate(3, 3, -1, 1.0, "all")

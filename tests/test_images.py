@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import tv_tensors
 
-from lightning_augmix.images import as_pixels
+from lightning_augmix._images import as_pixels
 from strategies import arrays
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_augmix.corruptions import CORRUPTIONS
-from lightning_augmix.report import RobustnessReport
+from lightning_augmix.robustness.published import CORRUPTIONS
+from lightning_augmix.robustness.report import RobustnessReport
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_augmix.engines import numba, pillow
-from lightning_augmix.hyperparameters import Hyperparameters
-from lightning_augmix.plan import AugMixPlan
+from lightning_augmix.engines import numba_engine, pillow_engine
+from lightning_augmix.plans.hyperparameters import Hyperparameters
+from lightning_augmix.plans.plan import AugMixPlan
 
 __all__ = ["Engine", "select_engine"]
 
@@ -21,7 +21,7 @@ class Engine(Protocol):
     padding of any value.
     """
 
-    def prepare(self, announce: Callable[[], None] = ...) -> None:
+    def warm_up(self, announce: Callable[[], None] = ...) -> None:
         """Compiles what there is to compile, so that worker processes do not each do so, and announces it."""
 
     def apply(self, images: NDArray[np.uint8], plan: AugMixPlan) -> NDArray[np.uint8]:
@@ -33,7 +33,7 @@ class Engine(Protocol):
         """Draws a plan for each image from its key and applies it."""
 
 
-_ENGINES: Mapping[str, Engine] = {"numba": numba, "pillow": pillow}
+_ENGINES: Mapping[str, Engine] = {"numba": numba_engine, "pillow": pillow_engine}
 
 
 def select_engine(engine: str) -> Engine:

@@ -1,0 +1,229 @@
+"""The classifier that ``augmix-train`` trains: a ResNet for small images, or any classifier of torchvision."""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_augmix.losses import JSDLoss
+
+__all__ = ["Classifier", "SmallResNet", "WideResNet"]
+
+
+class _Block(nn.Module):
+    """Two 3×3 convolutions beside a shortcut."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.residual(x) + self.shortcut(x))
+
+
+class SmallResNet(nn.Sequential):
+    """A ResNet for small images: four stages of one block, the width doubled where the resolution halves.
+
+    Source: He et al., "Deep Residual Learning for Image Recognition", 2015, https://arxiv.org/abs/1512.03385.
+
+    Args:
+        num_classes: Number of classes, at least 1.
+        width: Number of channels of the first stage, at least 1.
+
+    Shape:
+        - Input: float ``[N, 3, H, W]``, H and W at least 8. Output: logits ``[N, num_classes]``.
+    """
+
+    def __init__(self, num_classes: int, width: int = 16) -> None:
+        super().__init__(
+            nn.Conv2d(3, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            _Block(width, width, stride=1),
+            _Block(width, 2 * width, stride=2),
+            _Block(2 * width, 4 * width, stride=2),
+            _Block(4 * width, 8 * width, stride=2),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8 * width, num_classes),
+        )
+        self.to(memory_format=torch.channels_last)  # a third faster, on CPUs as on GPUs
+
+
+class _PreactivationBlock(nn.Module):
+    """Two 3×3 convolutions, each behind normalisation and ReLU, beside a shortcut."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.activation = nn.Sequential(nn.BatchNorm2d(channels_in), nn.ReLU(inplace=True))
+        self.residual = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False),
+        )
+        self.shortcut = (
+            nn.Identity()
+            if channels_in == channels_out
+            else nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = self.activation(x)
+        shortcut = x if isinstance(self.shortcut, nn.Identity) else self.shortcut(activated)
+        return self.residual(activated) + shortcut  # type: ignore[no-any-return]
+
+
+class WideResNet(nn.Sequential):
+    """A wide residual network for images of 32×32 pixels; depth 40 and width 2 is the WRN-40-2 of the AugMix paper.
+
+    Source: Zagoruyko and Komodakis, "Wide Residual Networks", 2016, https://arxiv.org/abs/1605.07146.
+
+    Args:
+        num_classes: Number of classes, at least 1.
+        depth: Number of layers with weights, 6 n + 4, at least 10.
+        width: Factor of the number of channels, at least 1.
+
+    Raises:
+        ValueError: If there is no network of that depth.
+
+    Shape:
+        - Input: float ``[N, 3, H, W]``, H and W at least 8. Output: logits ``[N, num_classes]``.
+    """
+
+    def __init__(self, num_classes: int, depth: int = 40, width: int = 2) -> None:
+        if depth < 10 or depth % 6 != 4:
+            raise ValueError(f"Expected argument `depth` to be 6 n + 4, at least 10; got {depth} (the paper has 40).")
+        channels = [16, 16 * width, 32 * width, 64 * width]
+        blocks = []
+        for stage in range(3):
+            for position in range((depth - 4) // 6):
+                channels_in = channels[stage] if position == 0 else channels[stage + 1]
+                stride = 2 if position == 0 and stage > 0 else 1
+                blocks.append(_PreactivationBlock(channels_in, channels[stage + 1], stride))
+        super().__init__(
+            nn.Conv2d(3, 16, 3, padding=1, bias=False),
+            *blocks,
+            nn.BatchNorm2d(channels[3]),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(channels[3], num_classes),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.to(memory_format=torch.channels_last)
+
+
+_SMALL_ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"small_resnet": SmallResNet, "wrn_40_2": WideResNet}
+
+
+def _build(architecture: str, num_classes: int) -> nn.Module:
+    if architecture in _SMALL_ARCHITECTURES:
+        return _SMALL_ARCHITECTURES[architecture](num_classes)
+    known = torchvision.models.list_models(module=torchvision.models)
+    if architecture not in known:
+        close = ", ".join(difflib.get_close_matches(architecture, known, n=3)) or "resnet18"
+        raise ValueError(
+            f"Expected argument `architecture` to be {', '.join(_SMALL_ARCHITECTURES)} or the name of a classification "
+            "model of torchvision; "
+            f"got {architecture!r} (for instance {close})."
+        )
+    model: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=num_classes)
+    return model
+
+
+class Classifier(pl.LightningModule):
+    """Image classification by cross-entropy, SGD with Nesterov momentum, and a cosine learning rate per step.
+
+    Args:
+        num_classes: Number of classes, at least 1.
+        architecture: ``"small_resnet"``, ``"wrn_40_2"``, or the name of a torchvision classification model.
+        views: Augmented views of each training image, as for ``AugMixCallback``; with some, the loss is ``JSDLoss``.
+        consistency_weight: Its factor of the consistency, at least 0.
+        learning_rate: Initial learning rate, above 0.
+        momentum: Momentum, in [0, 1).
+        weight_decay: Weight decay, at least 0.
+
+    Raises:
+        ValueError: If there is no such architecture, or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        architecture: str = "small_resnet",
+        views: int = 0,
+        consistency_weight: float = 12.0,
+        learning_rate: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+    ) -> None:
+        super().__init__()
+        for name, value, permitted, is_valid in (
+            ("learning_rate", learning_rate, "above 0", learning_rate > 0),
+            ("momentum", momentum, "in [0, 1)", 0 <= momentum < 1),
+            ("weight_decay", weight_decay, "at least 0", weight_decay >= 0),
+        ):
+            if not is_valid:
+                raise ValueError(f"Expected argument `{name}` to be {permitted}; got {value}.")
+        self.save_hyperparameters()
+        self.model = _build(architecture, num_classes)
+        self.loss = JSDLoss(consistency_weight, views) if views else nn.CrossEntropyLoss()
+        self.accuracy = nn.ModuleDict(
+            {stage: MulticlassAccuracy(num_classes, average="micro") for stage in ("val", "test")}
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, targets = batch
+        loss: Tensor = self.loss(self(images), targets)
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._measure("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._measure("test", batch)
+
+    def configure_optimizers(self) -> Any:
+        h = self.hparams
+        optimizer = torch.optim.SGD(
+            self.parameters(),
+            h["learning_rate"],
+            h["momentum"],
+            weight_decay=h["weight_decay"],
+            nesterov=h["momentum"] > 0,
+        )
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _measure(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+        images, targets = batch
+        logits = self(images)
+        accuracy: Any = self.accuracy[stage]
+        accuracy.update(logits, targets)
+        self.log(f"{stage}_loss", self.loss(logits, targets))
+        self.log(f"{stage}_accuracy", accuracy, prog_bar=True)

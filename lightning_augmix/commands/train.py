@@ -1,0 +1,75 @@
+"""``augmix-train``: trains an image classifier with AugMix, configured by Hydra."""
+
+import zipfile
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+
+from lightning_augmix.commands.console import UsageError, build, hydra_command, log_through_hydra
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["main", "train"]
+
+
+def train(cfg: "DictConfig") -> float:
+    """Trains and tests a classifier.
+
+    Args:
+        cfg: The composed configuration, see ``configs/train.yaml``.
+
+    Returns:
+        The accuracy on the clean test images, in [0, 1]; what Hydra's sweepers optimise.
+    """
+    # Imported here, so that `--help` is quick.
+    import lightning.pytorch as pl
+    from lightning.pytorch.loggers import CSVLogger
+
+    log_through_hydra()
+    _check(cfg)
+    pl.seed_everything(cfg.seed, workers=True)
+    data = build(cfg.data)
+    callbacks = [build(callback) for callback in cfg.callbacks.values()]
+    if cfg.augmix is not None:
+        callbacks.append(build(cfg.augmix))
+    model = build(cfg.model, num_classes=data.num_classes)
+    logger = CSVLogger(HydraConfig.get().runtime.output_dir, name="logs", version="")
+    trainer = build(cfg.trainer, callbacks=callbacks, logger=logger)
+    trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt_path)
+    (measured,) = trainer.test(model, datamodule=data, verbose=False)
+    if trainer.is_global_zero:
+        _print_table(cfg, trainer.callback_metrics["test_accuracy"].item(), trainer.current_epoch)
+    return float(measured["test_accuracy"])
+
+
+def _check(cfg: "DictConfig") -> None:
+    """Refuses what the constructors would accept and the fit then trip over."""
+    for name, value in (("trainer.max_epochs", cfg.trainer.max_epochs), ("seed", cfg.seed)):
+        if not isinstance(value, int) or value < 0:
+            raise UsageError(f"Expected {name} to be an integer, at least 0; got {value!r}.")
+    if cfg.ckpt_path is not None and not zipfile.is_zipfile(cfg.ckpt_path):
+        raise UsageError(f"Expected ckpt_path to be the path of a checkpoint file; got {cfg.ckpt_path!r}.")
+    if "augmix" in cfg.callbacks:
+        raise UsageError("callbacks=augmix is for applications of your own; here, AugMix is the group augmix.")
+
+
+def _print_table(cfg: "DictConfig", accuracy: float, epochs: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    augmix = "off" if cfg.augmix is None else f"severity {cfg.augmix.severity:g}, set {cfg.augmix.augmentation_set}"
+    table = Table(title="Clean accuracy", title_justify="left")
+    for column in ("data", "model", "AugMix", "epochs", "test accuracy"):
+        table.add_column(column)
+    table.add_row(cfg.data.dataset, cfg.model.architecture, augmix, str(epochs), f"{accuracy:.2%}")
+    console = Console()
+    console.print(table)
+    console.print(f"Logs and checkpoints: {HydraConfig.get().runtime.output_dir}", soft_wrap=True, markup=False)
+
+
+main = hydra_command("augmix-train", "train", train)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Batches of views: ``[(1 + views) · N, C, H, W]``, all clean images first, then all first views, and so on."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import torch
+from torch.utils import _pytree as pytree
+
+from lightning_augmix._errors import OnUnsupported, refuse
+from lightning_augmix._images import may_be_image
+from lightning_augmix.injection.views import Views, differ, entries_of_views, leaves_and_structure, replays
+
+__all__ = ["CollateViews"]
+
+_Path: TypeAlias = tuple[Any, ...]
+
+
+class CollateViews:
+    """Collates the samples of each view with the user's function, and joins the images of the batches.
+
+    What follows from the images is found by trying; all else, targets for instance, is that of the clean batch. The
+    random draws of the function (of torch's, NumPy's and Python's global generators) are the same for every view.
+
+    Args:
+        collate: The user's function.
+        views: Number of augmented views, at least 1.
+        takes_list: Whether it takes a list of samples, rather than a batch that the dataset made.
+        on_unsupported: Whether samples without views are an error, or a warning.
+    """
+
+    def __init__(
+        self, collate: Callable[[Any], Any], views: int, *, takes_list: bool, on_unsupported: OnUnsupported
+    ) -> None:
+        self.collate = collate
+        self.views = views
+        self.takes_list = takes_list
+        self.on_unsupported = on_unsupported
+        self._images: dict[frozenset[_Path], set[_Path]] = {}  # by the structure of the batch
+
+    def __call__(self, samples: Any) -> Any:
+        """Makes a batch.
+
+        Args:
+            samples: A list of N samples, or a batch.
+
+        Returns:
+            The batch, its tensors of images ``[(1 + views) · N, …]``, its lists of images as much longer.
+
+        Raises:
+            PlacementError: If a sample came without views.
+            TypeError: If the images of the batch cannot be told, or are no tensors of N images.
+        """
+        flat = [leaves_and_structure(sample) for sample in (samples if self.takes_list else [samples])]
+        has_views = [any(isinstance(entry, Views) for entry in entries) for entries, _ in flat]
+        if not all(has_views):
+            refuse(
+                "a sample has lost the views of its image, because its dataset does not put them into the tuple, list "
+                "or dict as they are. Let the transforms do all that is done to the image, or leave out `views`.",
+                self.on_unsupported,
+            )
+        if not any(has_views):
+            return self.collate(samples)
+        entries_of = [
+            entries_of_views(entries) if has else [entries] for (entries, _), has in zip(flat, has_views, strict=True)
+        ]
+        samples_of = [
+            [
+                pytree.tree_unflatten(own[min(view, len(own) - 1)], structure)
+                for own, (_, structure) in zip(entries_of, flat, strict=True)
+            ]
+            for view in range(1 + self.views)
+        ]
+        # Copied now, because the user's function may change a sample in place.
+        copies = [[e if isinstance(e, Views) else copy.deepcopy(e) for e in entries] for entries, _ in flat]
+
+        def with_other_images() -> list[Any]:
+            return [
+                pytree.tree_unflatten([_altered(e) if isinstance(e, Views) else e for e in entries], structure)
+                for entries, (_, structure) in zip(copies, flat, strict=True)
+            ]
+
+        return self._joined(samples_of, with_other_images)
+
+    def _joined(self, samples_of: list[list[Any]], with_other_images: Callable[[], list[Any]]) -> Any:
+        count = len(samples_of[0]) if self.takes_list else None
+        parts: list[dict[_Path, Any]] = []
+        batches = []
+        # The last time with other images, which tells where they are: the views themselves may all be equal.
+        for number in replays(2 + self.views):
+            if number > self.views and frozenset(parts[0]) in self._images:
+                continue
+            samples = samples_of[number] if number <= self.views else with_other_images()
+            batches.append(self.collate(samples if self.takes_list else samples[0]))
+            parts.append(dict(_parts(batches[-1], count)))
+            if parts[-1].keys() != parts[0].keys():
+                raise TypeError(
+                    "With `views`, the collate function has to give batches of one structure for every view."
+                )
+        of_views = parts[: 1 + self.views]
+        if len(parts) > len(of_views):
+            self._images[frozenset(parts[0])] = {path for path in parts[0] if _differ(parts[0][path], parts[-1][path])}
+        images = self._images[frozenset(parts[0])]
+        changed = {path for path in parts[0] if any(_differ(parts[0][path], other[path]) for other in of_views[1:])}
+        if not images | changed:
+            raise TypeError(
+                f"{_EXPECTED}; got a batch of {', '.join(type(part).__name__ for part in parts[0].values())}."
+            )
+        joined = {path: _concatenated([part[path] for part in of_views], count) for path in images | changed}
+        return _replaced(batches[0], joined)
+
+
+_EXPECTED = (
+    "With `views`, the collate function has to give the images as a tensor [N, C, H, W], or as a list of N images, "
+    "within tuples, lists and dicts, and all else alike for every view (without generators of its own)"
+)
+
+
+def _parts(batch: Any, count: int | None, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
+    """What a batch consists of, a list of images as one part."""
+    if isinstance(batch, Mapping):
+        for key in batch:
+            yield from _parts(batch[key], count, (*path, key))
+    elif isinstance(batch, list | tuple) and not _are_images(batch, count):
+        for position, part in enumerate(batch):
+            yield from _parts(part, count, (*path, position))
+    else:
+        yield path, batch
+
+
+def _replaced(batch: Any, parts: Mapping[_Path, Any], path: _Path = ()) -> Any:
+    if path in parts:
+        return parts[path]
+    if isinstance(batch, Mapping):
+        changed: Any = copy.copy(batch)
+        for key in batch:
+            changed[key] = _replaced(batch[key], parts, (*path, key))
+        return changed
+    if isinstance(batch, list | tuple):
+        entries = [_replaced(part, parts, (*path, position)) for position, part in enumerate(batch)]
+        return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
+    return batch
+
+
+def _are_images(part: list[Any] | tuple[Any, ...], count: int | None) -> bool:
+    return len(part) == count and all(
+        may_be_image(entry) and not (isinstance(entry, torch.Tensor) and (entry.ndim != 3 or len(entry) not in (1, 3)))
+        for entry in part
+    )
+
+
+def _differ(first: Any, second: Any) -> bool:
+    if isinstance(first, list | tuple):
+        return any(differ(one, other) for one, other in zip(first, second, strict=True))
+    return differ(first, second)
+
+
+def _altered(views: Views) -> Any:
+    """Another image in place of the views of one, the negative: a shift or a factor is what a function may remove."""
+    image = views.images[0]
+    if isinstance(image, PIL.Image.Image):
+        return PIL.ImageOps.invert(image)
+    if isinstance(image, torch.Tensor | np.ndarray):
+        return (255 if image.dtype in (torch.uint8, np.uint8) else 1) - image
+    return views.images[-1]
+
+
+def _concatenated(parts: list[Any], count: int | None) -> Any:
+    first = parts[0]
+    if isinstance(first, list | tuple):
+        return type(first)(image for part in parts for image in part)
+    is_batch = isinstance(first, torch.Tensor) and first.ndim == 4 and may_be_image(first)
+    is_batch = is_batch and all(part.shape == first.shape for part in parts)
+    if not is_batch or len(first) != (len(first) if count is None else count):
+        given = f"{first.dtype} tensor {list(first.shape)}" if isinstance(first, torch.Tensor) else type(first).__name__
+        raise TypeError(f"{_EXPECTED}; got, for N = {count or 'any'}, a {given} that differs between the views.")
+    return torch.cat(parts)

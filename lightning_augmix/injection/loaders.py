@@ -1,0 +1,212 @@
+"""Augmented copies of datasets and loaders; the originals stay as they are."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from lightning_augmix._errors import OnUnsupported, PlacementError
+from lightning_augmix.engines import select_engine
+from lightning_augmix.injection.collate import CollateViews
+from lightning_augmix.injection.placement import Injector, check_without_augmix, outline
+from lightning_augmix.injection.samples import (
+    Augmented,
+    ImageKey,
+    answering,
+    augment_field,
+    augment_sample,
+    check_image_key,
+)
+from lightning_augmix.injection.views import AugMixViews, check_views
+from lightning_augmix.transform import AugmentAndMixTransform
+
+__all__ = ["Injection", "augment_dataloader", "augment_dataset", "clone_dataloader", "inject"]
+
+_D = TypeVar("_D")
+_L = TypeVar("_L", bound="DataLoader[Any]")
+
+
+@dataclass(frozen=True)
+class Injection:
+    """An augmented copy of a dataset, and what was done to get it.
+
+    Attributes:
+        dataset: The augmented copy.
+        report: What was done, for people.
+    """
+
+    dataset: Any
+    report: str
+
+
+def augment_dataset(dataset: _D, transform: AugmentAndMixTransform, *, image_key: ImageKey | None = None) -> _D:
+    """Returns a copy of a dataset whose images are augmented, for instance for a training loop without a Trainer.
+
+    AugMix is inserted into the dataset's transforms directly before the step where the image stops being uint8: into
+    a torchvision ``Compose``, ``v2.Compose`` or ``nn.Sequential``, nested as they may be, or before a single
+    transform, in the attribute ``transform``, a joint ``transforms``, or another. ``Subset``, ``ConcatDataset``,
+    ``ChainDataset``, ``StackDataset`` and wrappers that keep another dataset in an attribute are followed inwards.
+    Where no transform shows such a step, AugMix is applied to each sample the dataset gives, provided that one entry
+    of it is an image and uint8. A dataset must not cache transformed samples.
+
+    Data is shared, nothing is reloaded; the dataset given, its transforms and the datasets within it are not changed.
+
+    Args:
+        dataset: A map-style or iterable dataset.
+        transform: The transform to insert.
+        image_key: Applies AugMix to this field of each sample the dataset gives, a key or position, instead of looking
+            for its place in the transforms. The image may be uint8, or floating-point in [0, 1].
+
+    Returns:
+        The augmented copy, an instance of the type of ``dataset``.
+
+    Raises:
+        TypeError: If an argument is of a kind not named above.
+        PlacementError: A ``ValueError``: AugMix cannot be placed for certain. The message shows the data that was seen
+            and says what to write instead. The copy raises it too, for a sample that was made without AugMix, or is
+            not what AugMix takes.
+
+    Example:
+        >>> from torchvision import transforms
+        >>> from torchvision.datasets import FakeData
+        >>> clean = FakeData(4, image_size=(3, 24, 32), transform=transforms.ToTensor())
+        >>> augmented = augment_dataset(clean, AugmentAndMixTransform(augmentation_set="safe"))
+        >>> [type(step).__name__ for step in augmented.transform.transforms]
+        ['AugmentAndMixTransform', 'ToTensor']
+        >>> clean.transform
+        ToTensor()
+    """
+    augmented: _D = inject(dataset, transform, image_key=image_key).dataset
+    return augmented
+
+
+def augment_dataloader(
+    loader: _L, transform: AugmentAndMixTransform, *, image_key: ImageKey | None = None, views: int = 0
+) -> _L:
+    """Returns a copy of a loader whose images are augmented, for instance for a training loop without a Trainer.
+
+    Args:
+        loader: A ``DataLoader``; it is not changed, and worker processes it may have running are left alone.
+        transform: The transform to insert, see :func:`augment_dataset`.
+        image_key: See there.
+        views: 0, or the number of augmented views of each image, see :class:`AugMixCallback`.
+
+    Returns:
+        The copy, of the type of ``loader``. It shares the sampler, the collate function and all settings.
+
+    Raises:
+        TypeError: If ``loader`` is not a ``DataLoader``.
+        PlacementError: A ``ValueError``: see :func:`augment_dataset`; also if the loader started its workers when it
+            was constructed, and so would go on without AugMix.
+    """
+    if not isinstance(loader, DataLoader):
+        raise TypeError(
+            f"Expected argument `loader` to be a torch.utils.data.DataLoader; got {type(loader).__name__}, whose "
+            "dataset cannot be reached: put AugmentAndMixTransform into its transforms yourself."
+        )
+    check_views(views)
+    if views and isinstance(transform, AugmentAndMixTransform):
+        transform = AugMixViews(transform, views)
+    return clone_dataloader(loader, augment_dataset(loader.dataset, transform, image_key=image_key), views=views)
+
+
+def clone_dataloader(loader: _L, dataset: Any, *, views: int = 0, on_unsupported: OnUnsupported = "raise") -> _L:
+    """Returns a copy of a loader over another dataset, without any worker process of the original's.
+
+    Args:
+        loader: The loader to copy.
+        dataset: The dataset of the copy, as long as the original's.
+        views: Number of augmented views that it makes of each image.
+        on_unsupported: Whether samples without views are an error, or a warning.
+
+    Returns:
+        The copy.
+
+    Raises:
+        PlacementError: If the loader holds an iterator that it made when it was constructed, or computes its dataset.
+    """
+    for name, value in vars(loader).items():
+        if isinstance(value, _BaseDataLoaderIter) and name != "_iterator":
+            raise PlacementError(
+                f"{type(loader).__name__} started its workers when it was constructed (attribute `{name}`), so they "
+                "would never see AugMix: use a plain DataLoader with persistent_workers=True."
+            )
+    clone = copy.copy(loader)
+    # DataLoader refuses assignment to `dataset` after construction, because of its sampler; the copy's is as long.
+    clone.__dict__["dataset"] = dataset
+    if clone.dataset is not dataset:
+        raise PlacementError(
+            f"`dataset` of {type(loader).__name__} is a property, so the loader would go on without AugMix: use a "
+            "plain DataLoader."
+        )
+    clone._iterator = None
+    if views:
+        takes_list = clone.batch_sampler is not None
+        # A loader that the user keeps in a CombinedLoader comes back as the clone it became.
+        collate = loader.collate_fn.collate if isinstance(loader.collate_fn, CollateViews) else loader.collate_fn
+        clone.collate_fn = CollateViews(collate, views, takes_list=takes_list, on_unsupported=on_unsupported)
+    return clone
+
+
+def inject(
+    dataset: Any,
+    transform: AugmentAndMixTransform,
+    *,
+    image_key: ImageKey | None = None,
+    on_unsupported: OnUnsupported = "raise",
+) -> Injection:
+    """:func:`augment_dataset`, with a report.
+
+    Args:
+        dataset: See there.
+        transform: See there.
+        image_key: See there.
+        on_unsupported: Whether the copy raises an error for a sample that was made without AugMix, or warns.
+
+    Returns:
+        The augmented copy and the report.
+
+    Raises:
+        PlacementError: See there.
+    """
+    if isinstance(dataset, DataLoader):
+        raise TypeError("Expected argument `dataset` to be a dataset; got a DataLoader: use `augment_dataloader`.")
+    if not isinstance(transform, AugmentAndMixTransform):
+        raise TypeError(f"Expected argument `transform` to be an AugmentAndMixTransform; got {transform!r}.")
+    check_image_key(image_key)
+    select_engine(transform.engine).warm_up()
+    name = type(dataset).__name__
+    remedy = f"The data it saw:\n{outline(dataset)}\n{_REMEDY}"
+
+    def answer(augmented: Any, apply: Callable[[Any, AugmentAndMixTransform], Any] | None = None) -> Any:
+        return answering(augmented, Augmented(transform, apply, remedy, on_unsupported))
+
+    injector = Injector(transform, answer)
+    try:
+        check_without_augmix(dataset)
+        if image_key is not None:
+            apply = partial(augment_field, image_key=image_key)
+            report = f"AugMix is applied to the field {image_key!r} of the samples of {name}"
+            return Injection(answer(dataset, apply), report)
+        placed = injector.place(dataset)
+        if placed is None:
+            report = (
+                f"AugMix is applied to the samples of {name}: no transform shows that their image stops being uint8"
+            )
+            return Injection(answer(dataset, augment_sample), report)
+        return Injection(answer(placed), "\n".join(injector.report))
+    except PlacementError as error:
+        raise PlacementError(f"AugMix cannot be placed in {name}: {error}.\n{remedy}") from None
+
+
+_REMEDY = (
+    "Write instead a `transforms.Compose` or `v2.Compose` of torchvision's transforms that shows where the image "
+    "becomes floating-point, for instance Compose([…, ToTensor(), Normalize(…)]); or pass `image_key=`, the key or "
+    "position of the image in the samples, if the dataset gives it as uint8, or in [0, 1] and not normalised; or apply "
+    "AugmentAndMixTransform yourself where the image is still uint8 (with AugMixCallback, its attribute `transform`, "
+    "and pass `inject=False`)."
+)

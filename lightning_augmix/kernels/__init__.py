@@ -1,0 +1,1 @@
+"""All that Numba compiles, and the numbers it reads."""

@@ -1,0 +1,122 @@
+"""The five hyperparameters of AugMix, validated once and then passed on as one value."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_augmix.kernels.table import sampling_table
+from lightning_augmix.operations import AugmentationSet, Operation, resolve_operations
+
+__all__ = ["Hyperparameters", "validate"]
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Valid hyperparameters; :func:`validate` makes them.
+
+    Attributes:
+        severity: Upper bound of the intensity, in [0, 10]; 0 leaves images as they are.
+        width: Number of chains, at least 1.
+        depth: Operations per chain, at least 1, or −1 for uniform on {1, 2, 3}.
+        alpha: Parameter of the Dirichlet and Beta distributions of the weights, above 0.
+        augmentation_set: The set's name, or a tuple of the operations' names.
+        operations: The operations to draw from.
+    """
+
+    severity: float
+    width: int
+    depth: int
+    alpha: float
+    augmentation_set: str | tuple[str, ...]
+    operations: tuple[Operation, ...]
+
+    @cached_property
+    def table(self) -> NDArray[np.float64]:
+        """The operations as the compiled sampler reads them."""
+        return sampling_table(self.operations)
+
+    @cached_property
+    def moves_pixels(self) -> bool:
+        """Whether any operation moves image content."""
+        return any(operation.moves_pixels for operation in self.operations)
+
+    @property
+    def max_depth(self) -> int:
+        """The largest number of operations a chain can have."""
+        return self.depth if self.depth > 0 else 3
+
+    def arguments(self) -> dict[str, Any]:
+        """The values as keyword arguments, a list for a tuple, ready for loggers and YAML."""
+        chosen = self.augmentation_set
+        return {
+            "severity": self.severity,
+            "width": self.width,
+            "depth": self.depth,
+            "alpha": self.alpha,
+            "augmentation_set": chosen if isinstance(chosen, str) else list(chosen),
+        }
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments().items())
+
+
+def validate(
+    severity: float, width: int, depth: int, alpha: float, augmentation_set: AugmentationSet
+) -> Hyperparameters:
+    """Checks the hyperparameters; the one place that does.
+
+    Args:
+        severity: A real number in [0, 10].
+        width: An integer, at least 1.
+        depth: −1 or an integer, at least 1.
+        alpha: A finite real number above 0.
+        augmentation_set: A set's name or a sequence of operations, see
+            :func:`~lightning_augmix.operations.resolve_operations`.
+
+    Returns:
+        The validated values.
+
+    Raises:
+        TypeError: If a value is not of the kind named above.
+        ValueError: If a value is out of range.
+    """
+    if isinstance(augmentation_set, Sequence) and not isinstance(augmentation_set, str):
+        augmentation_set = tuple(augmentation_set)
+    try:
+        hash((severity, width, depth, alpha, augmentation_set))
+    except TypeError:
+        # The cache refuses what cannot be hashed; the checks behind it say which argument is wrong.
+        return _validated.__wrapped__(severity, width, depth, alpha, augmentation_set)
+    return _validated(severity, width, depth, alpha, augmentation_set)
+
+
+# Plans are drawn per image, so the checks must not be paid per image; `typed` tells True from 1.
+@lru_cache(maxsize=256, typed=True)
+def _validated(
+    severity: float, width: int, depth: int, alpha: float, augmentation_set: AugmentationSet
+) -> Hyperparameters:
+    _check("severity", severity, Real, "a real number in [0, 10]", lambda s: 0 <= s <= 10, "the paper uses 3, 0 is off")
+    _check("width", width, Integral, "an integer, at least 1", lambda w: w >= 1, "the paper uses 3")
+    _check("depth", depth, Integral, "-1 or an integer, at least 1", _is_depth, "-1 draws 1, 2 or 3, as the paper does")
+    _check("alpha", alpha, Real, "a finite number above 0", lambda a: a > 0 and math.isfinite(a), "the paper uses 1.0")
+    operations = resolve_operations(augmentation_set)
+    chosen = augmentation_set if isinstance(augmentation_set, str) else tuple(o.name for o in operations)
+    return Hyperparameters(float(severity), int(width), int(depth), float(alpha), chosen, operations)
+
+
+def _is_depth(depth: int) -> bool:
+    return depth == -1 or depth >= 1
+
+
+def _check(name: str, value: Any, kind: type, permitted: str, is_valid: Callable[[Any], bool], remedy: str) -> None:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
+        given = f"{value!r} of type {type(value).__name__}"
+        raise TypeError(f"Expected argument `{name}` to be {permitted}; got {given} ({remedy}).")
+    if not is_valid(value):
+        raise ValueError(f"Expected argument `{name}` to be {permitted}; got {value!r} ({remedy}).")

@@ -1,0 +1,283 @@
+"""Plans: every random choice AugMix makes for an image, drawn from a 64-bit key."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_augmix.kernels.table import NO_OPERATION
+from lightning_augmix.operations import OPERATIONS, AugmentationSet
+from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
+
+__all__ = ["AugMixPlan", "Chain", "draw_plan", "sample_plan"]
+
+#: One chain: its operations in order, each a name and the parameter in the operation's unit.
+Chain: TypeAlias = tuple[tuple[str, float | int | None], ...]
+
+_NAMES = tuple(OPERATIONS)
+
+
+class AugMixPlan:
+    """Every random choice for one image, or for a batch: what to apply, how strongly, and how to mix.
+
+    Plans come from :func:`sample_plan`, or from arrays of your own, and are immutable. A batch of plans has a length,
+    and indexing it gives the plan of one image. The arrays, whose leading dimension ``N`` only a batch has, are what
+    engines read:
+
+    Attributes:
+        image_size: (height, width) in pixels of the images the plan is for.
+        operations: int8 ``[N, width, max_depth]``: codes, positions in
+            :data:`~lightning_augmix.operations.OPERATIONS`; −1 behind the end of a chain.
+        parameters: float64 ``[N, width, max_depth]``: in the unit of the operation; 0 where it has none.
+        weights: float32 ``[N, 1 + width]``: the mixing weight, then the weights of the chains.
+
+    Raises:
+        ValueError: If arrays are not of these dtypes and shapes, or hold an operation, an angle beyond ±30° or a number
+            of bits outside 1 to 8 that there is not.
+
+    Example:
+        >>> plan = sample_plan(5, (32, 48), severity=3)
+        >>> print(plan)
+        AugMixPlan for 32×48: 0.586 of the image + 0.414 of
+          0.453 solarize(209) → contrast(0.878932) → translate_x(-2)
+          0.279 posterize(4) → shear_x(-0.03796359) → brightness(1.997879)
+          0.269 posterize(4) → color(0.9433352) → translate_x(-2)
+    """
+
+    __slots__ = ("image_size", "operations", "parameters", "weights")
+
+    image_size: tuple[int, int]
+    operations: NDArray[np.int8]
+    parameters: NDArray[np.float64]
+    weights: NDArray[np.float32]
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        operations: NDArray[np.int8],
+        parameters: NDArray[np.float64],
+        weights: NDArray[np.float32],
+    ) -> None:
+        _check(image_size, operations, parameters, weights)
+        self._assign(image_size, operations, parameters, weights)
+
+    @classmethod
+    def _drawn(cls, *content: Any) -> "AugMixPlan":
+        """A plan of arrays that are known to be right: to check them takes longer than to draw them."""
+        plan = object.__new__(cls)
+        plan._assign(*content)
+        return plan
+
+    def _assign(self, image_size: Any, *arrays: Any) -> None:
+        for array in arrays:
+            array.flags.writeable = False
+        for name, value in zip(self.__slots__, (image_size, *arrays), strict=True):
+            object.__setattr__(self, name, value)
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether this holds the plans of a batch rather than the plan of one image."""
+        return self.operations.ndim == 3
+
+    @property
+    def chains(self) -> tuple[Chain, ...]:
+        """The chains of one image's plan, each a tuple of (operation name, parameter or ``None``)."""
+        self._require_one_image("chains")
+        return tuple(
+            tuple(_decode(code, value) for code, value in zip(codes, values, strict=True) if code != NO_OPERATION)
+            for codes, values in zip(self.operations.tolist(), self.parameters.tolist(), strict=True)
+        )
+
+    @property
+    def chain_weights(self) -> tuple[float, ...]:
+        """The weights of the chains of one image's plan: float32 values that add up to 1."""
+        self._require_one_image("chain_weights")
+        return tuple(self.weights[1:].tolist())
+
+    @property
+    def mixing_weight(self) -> float:
+        """The share of the mixed chains in the output of one image's plan, a float32 value in [0, 1]."""
+        self._require_one_image("mixing_weight")
+        return float(self.weights[0])
+
+    def as_batch(self) -> "AugMixPlan":
+        """This, or a batch of one where it is the plan of one image."""
+        if self.is_batch:
+            return self
+        return self._drawn(self.image_size, self.operations[None], self.parameters[None], self.weights[None])
+
+    def __len__(self) -> int:
+        if not self.is_batch:
+            raise TypeError("The plan of one image has no length; a batch of plans, from an array of keys, has.")
+        return len(self.operations)
+
+    def __getitem__(self, index: int) -> "AugMixPlan":
+        if not self.is_batch:
+            raise TypeError("The plan of one image cannot be indexed; a batch of plans, from an array of keys, can.")
+        return self._drawn(self.image_size, self.operations[index], self.parameters[index], self.weights[index])
+
+    def __iter__(self) -> Iterator["AugMixPlan"]:
+        return (self[index] for index in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AugMixPlan):
+            return NotImplemented
+        return self.image_size == other.image_size and all(
+            np.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("operations", "parameters", "weights")
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.image_size, self.operations.tobytes(), self.parameters.tobytes(), self.weights.tobytes()))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Plans are immutable: `{name}` cannot be set. Draw another with `sample_plan`.")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"Plans are immutable: `{name}` cannot be deleted.")
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return AugMixPlan, (self.image_size, self.operations, self.parameters, self.weights)
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        if self.is_batch:
+            return f"AugMixPlan for {len(self)} images of {height}×{width}"
+        head = f"AugMixPlan for {height}×{width}: {1 - self.mixing_weight:.3f} of the image"
+        lines = (
+            f"  {weight:.3f} " + " → ".join(name + ("" if value is None else f"({value:.7g})") for name, value in chain)
+            for weight, chain in zip(self.chain_weights, self.chains, strict=True)
+        )
+        return "\n".join((f"{head} + {self.mixing_weight:.3f} of", *lines))
+
+    def _require_one_image(self, name: str) -> None:
+        if self.is_batch:
+            raise AttributeError(f"A batch of plans has no `{name}`; index it first: `plan[i].{name}`.")
+
+
+def _decode(code: int, value: float) -> tuple[str, float | int | None]:
+    operation = OPERATIONS[_NAMES[code]]
+    if operation.law == "none":
+        return operation.name, None
+    return operation.name, int(value) if operation.integer else value
+
+
+def sample_plan(
+    key: int | Sequence[int] | NDArray[np.integer[Any]],
+    image_size: tuple[int, int],
+    severity: float = 3,
+    width: int = 3,
+    depth: int = -1,
+    alpha: float = 1.0,
+    augmentation_set: AugmentationSet = "all",
+) -> AugMixPlan:
+    """Draws the plan of one image, or of a batch, as a pure function of its key.
+
+    The same key and arguments give the same plan in every process and on every platform: only integer arithmetic
+    and correctly rounded floating-point operations take part. Keys need not be random; neighbouring keys give
+    unrelated plans. Source: Hendrycks et al., "AugMix", ICLR 2020, https://arxiv.org/abs/1912.02781.
+
+    Args:
+        key: A 64-bit integer for the plan of one image, or a one-dimensional sequence or array of N of them for a
+            batch of N plans. Signed and unsigned keys are taken modulo 2⁶⁴.
+        image_size: (height, width) in pixels, each at least 1.
+        severity: Upper bound of the intensity, a real number in [0, 10]; 0 leaves images as they are.
+        width: Number of chains, at least 1.
+        depth: Operations per chain, at least 1, or −1 to draw 1, 2 or 3 for each chain.
+        alpha: Parameter of the Dirichlet distribution of the chain weights and of the Beta distribution of the
+            mixing weight, above 0; 1 makes both uniform.
+        augmentation_set: The name of a set, or a sequence of operation names or operations.
+
+    Returns:
+        The plan.
+
+    Raises:
+        TypeError: If an argument is of a kind not named above.
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> plan = sample_plan(7, (224, 224), augmentation_set=["rotate"], width=1, depth=2)
+        >>> plan.chains
+        ((('rotate', -8), ('rotate', -5)),)
+        >>> plan == sample_plan([6, 7], (224, 224), augmentation_set=["rotate"], width=1, depth=2)[1]
+        True
+    """
+    hyperparameters = validate(severity, width, depth, alpha, augmentation_set)
+    if type(image_size) is not tuple or tuple(map(type, image_size)) != (int, int):
+        image_size = _checked_size(image_size)
+    if image_size[0] < 1 or image_size[1] < 1:
+        raise ValueError(f"Expected argument `image_size` to be (height, width), each at least 1; got {image_size}.")
+    return draw_plan(key if type(key) is int else _checked_keys(key), image_size, hyperparameters)
+
+
+def draw_plan(
+    key: int | NDArray[np.uint64], image_size: tuple[int, int], hyperparameters: Hyperparameters
+) -> AugMixPlan:
+    """:func:`sample_plan` on arguments that are already valid.
+
+    Args:
+        key: A 64-bit integer, or a uint64 array of shape ``[N]``.
+        image_size: (height, width) in pixels.
+        hyperparameters: Validated hyperparameters.
+
+    Returns:
+        The plan of one image, or of a batch where ``key`` is an array.
+    """
+    from lightning_augmix.kernels.sampling import draw  # loads Numba, which who only passes plans on does without
+
+    h = hyperparameters
+    keys = np.array([key & (2**64 - 1)], np.uint64) if isinstance(key, int) else key
+    operations = np.empty((keys.size, h.width, h.max_depth), np.int8)
+    parameters = np.empty((keys.size, h.width, h.max_depth), np.float64)
+    weights = np.empty((keys.size, 1 + h.width), np.float32)
+    draw(keys, h.table, *image_size, h.severity, h.depth, h.alpha, operations, parameters, weights)
+    if isinstance(key, int):
+        return AugMixPlan._drawn(image_size, operations[0], parameters[0], weights[0])
+    return AugMixPlan._drawn(image_size, operations, parameters, weights)
+
+
+def _check(image_size: Any, operations: Any, parameters: Any, weights: Any) -> None:
+    """Refuses arrays that engines would read beyond their end."""
+    expected = {"operations": np.int8, "parameters": np.float64, "weights": np.float32}
+    for (name, dtype), array in zip(expected.items(), (operations, parameters, weights), strict=True):
+        if not isinstance(array, np.ndarray) or array.dtype != dtype:
+            given = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+            raise ValueError(f"Expected argument `{name}` to be a {dtype.__name__} array; got {given}.")
+    of_weights = (*operations.shape[:-2], operations.shape[-2] + 1) if operations.ndim in (2, 3) else None
+    if parameters.shape != operations.shape or weights.shape != of_weights:
+        raise ValueError(
+            "Expected arguments `operations`, `parameters` and `weights` to have shapes [N, width, max_depth], the "
+            f"same, and [N, 1 + width], or for one image those without N; got {operations.shape}, {parameters.shape} "
+            f"and {weights.shape}."
+        )
+    if _checked_size(image_size) != image_size or min(image_size) < 1:
+        raise ValueError(f"Expected argument `image_size` to be (height, width), each at least 1; got {image_size}.")
+    if operations.size and not (operations.min() >= NO_OPERATION and operations.max() < len(_NAMES)):
+        raise ValueError(f"Expected argument `operations` to hold codes from −1 to {len(_NAMES) - 1}.")
+    for name, low, high in (("rotate", -30, 30), ("posterize", 1, 8)):
+        own = parameters[operations == _NAMES.index(name)]
+        if not np.all((own >= low) & (own <= high)):
+            raise ValueError(f"Expected argument `parameters` to be from {low} to {high} for {name}; got {own}.")
+
+
+def _checked_size(image_size: Any) -> tuple[int, int]:
+    try:
+        height, width = (side.__index__() for side in image_size)
+    except (TypeError, ValueError, AttributeError):
+        raise TypeError(
+            f"Expected argument `image_size` to be (height, width) in pixels; got {image_size!r}."
+        ) from None
+    return height, width
+
+
+def _checked_keys(key: Any) -> int | NDArray[np.uint64]:
+    if not isinstance(key, bool | np.bool_) and hasattr(key, "__index__") and np.ndim(key) == 0:
+        return int(key)
+    try:
+        keys = [int(k.__index__()) & (2**64 - 1) for k in key]
+    except (TypeError, AttributeError):
+        raise TypeError(
+            f"Expected argument `key` to be a 64-bit integer or a one-dimensional sequence of them; got {key!r}."
+        ) from None
+    return np.array(keys, np.uint64)

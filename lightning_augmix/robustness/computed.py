@@ -1,0 +1,232 @@
+"""Computes a corrupted test set, where none is published, into files of CIFAR-10-C's format."""
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import islice
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import Dataset
+
+from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions
+
+__all__ = ["compute_corruptions"]
+
+
+def compute_corruptions(
+    data: Dataset[Any],
+    folder: str | Path,
+    corruptions: Sequence[str] = CORRUPTIONS,
+    *,
+    seed: int = 0,
+    processes: int | None = None,
+    show_progress: bool = True,
+) -> CorruptedData:
+    """Computes a corrupted test set with ``imagecorruptions-imaug``, in the format of CIFAR-10-C.
+
+    What the folder has already is kept, so an interrupted computation goes on with the first corruption that is not
+    there. The images are a function of the data, the seed and the versions of the library and of those it computes with
+    (scikit-image, OpenCV, SciPy, Pillow). The library takes images from 32×32: smaller ones are padded
+    by their mirror image and cropped again. A grayscale image is corrupted as an RGB one whose green channel is taken,
+    so that noise keeps its strength. Processes are started: a script has to call this under ``if __name__ ==
+    "__main__":``, except where they are forked.
+
+    Args:
+        data: A map-style dataset of pairs (image, class); the images are PIL images of mode ``RGB`` or ``L``, or uint8
+            arrays, all of one size: photographs need the ``Resize`` and ``CenterCrop`` of the test images.
+        folder: Where the files go; it is made if need be.
+        corruptions: Which to compute, of ``CORRUPTIONS``.
+        seed: Seed of the random ones, an integer, at least 0.
+        processes: How many work side by side; ``None`` for as many as there are processors.
+        show_progress: Whether to show a progress bar.
+
+    Returns:
+        The corrupted test set.
+
+    Raises:
+        ImportError: If ``imagecorruptions-imaug`` is not installed.
+        ValueError: If there is no such corruption, if images differ in size or are none, or if the folder holds the
+            corruptions of other images or of another seed.
+    """
+    unknown = [name for name in corruptions if name not in CORRUPTIONS]
+    if unknown:
+        raise ValueError(f"Expected argument `corruptions` to be of: {', '.join(CORRUPTIONS)}; got {unknown}.")
+    for name, value, least in (("seed", seed, 0), ("processes", processes, 1)):
+        if name == "processes" and value is None:
+            continue
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"Expected argument `{name}` to be an integer, at least {least}; got {value!r}.")
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    images, labels = _stacked(data)
+    seed = int(seed)
+    _check_origin(path, images, labels, seed)
+    content: dict[str, NDArray[Any]] = {"labels": np.tile(labels, len(SEVERITIES)), "clean": images}
+    for name, array in content.items():
+        if not (path / f"{name}.npy").exists():
+            with _whole(path / f"{name}.npy") as part:
+                np.save(part, array)
+    missing = [name for name in corruptions if not (path / f"{name}.npy").exists()]
+    if missing:
+        _compute(path, missing, images.shape, seed, processes, show_progress)
+    return open_corruptions(path)
+
+
+def _stacked(data: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    if not len(data):
+        raise ValueError("Expected argument `data` to have images; got none.")
+    images, labels = np.empty(0, np.uint8), np.empty(len(data), np.int64)
+    for index in range(len(data)):
+        image, label = data[index]
+        array = np.asarray(image)
+        is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+        if isinstance(image, Image.Image) and image.mode not in ("RGB", "L"):
+            is_image = False
+        if index == 0 and is_image:
+            images = np.empty((len(data), *array.shape), np.uint8)
+        if not is_image or array.dtype != np.uint8 or array.shape != images.shape[1:]:
+            kind = f"{image.mode} " if isinstance(image, Image.Image) else ""
+            raise ValueError(
+                "Expected argument `data` to give PIL images of mode RGB or L, or uint8 arrays [H, W, 3] or [H, W], "
+                f"all of one size; image {index} is {kind}{array.dtype} {list(array.shape)}: apply Resize, CenterCrop "
+                "and no more."
+            )
+        images[index] = array
+        labels[index] = int(label)
+    return images, labels
+
+
+def _check_origin(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> None:
+    """Writes down what the files are computed from, or refuses a folder that was computed from something else."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        library = version("imagecorruptions-imaug")
+    except PackageNotFoundError:
+        raise ImportError(
+            "Computing corruptions takes imagecorruptions-imaug: pip install 'lightning-augmix[robustness]'."
+        ) from None
+    digest = hashlib.sha256(images.data)
+    digest.update(labels.data)
+    origin = {"images": digest.hexdigest(), "seed": seed, "imagecorruptions-imaug": library}
+    path = folder / "origin.json"
+    if not path.exists():
+        if any(folder.glob("*.npy")):
+            raise ValueError(f"{folder} holds files that were not computed here: choose another folder.")
+        with _whole(path) as part:
+            part.write_text(json.dumps(origin, indent=2))
+    try:
+        before = json.loads(path.read_text())
+        if not isinstance(before, dict):
+            raise ValueError(f"it holds a {type(before).__name__}")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete the folder.") from None
+    if before != origin:
+        changed = ", ".join(name for name in origin if before.get(name) != origin[name])
+        raise ValueError(f"{folder} holds corruptions with other {changed}: choose another folder, or delete it.")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Gives a path to write to, and moves what was written to its place: a file is whole or not there."""
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+_CHUNK = 1 << 18  # pixels: of glass_blur, the slowest, three seconds; an interrupt waits for the chunks in work
+
+
+def _compute(
+    folder: Path, names: Sequence[str], shape: tuple[int, ...], seed: int, processes: int | None, show_progress: bool
+) -> None:
+    from rich.progress import Progress
+
+    size = max(1, _CHUNK // (shape[1] * shape[2]))
+    starts = range(0, shape[0], size)
+    with (
+        ProcessPoolExecutor(processes, initializer=_begin, initargs=(folder / "clean.npy",)) as pool,
+        Progress(disable=not show_progress) as progress,
+    ):
+        task = progress.add_task("", total=len(names) * len(SEVERITIES) * len(starts))
+        for name in names:
+            progress.update(task, description=f"Computing {name}")
+            with _whole(folder / f"{name}.npy") as part:
+                result = np.lib.format.open_memmap(part, "w+", np.uint8, (len(SEVERITIES) * shape[0], *shape[1:]))
+                calls = ((name, severity, start, size, seed) for severity in SEVERITIES for start in starts)
+                for (_, severity, start, *_), chunk in _unordered(pool, _corrupt_chunk, calls):
+                    first = (severity - 1) * shape[0] + start
+                    result[first : first + len(chunk)] = chunk
+                    progress.advance(task)
+                result.flush()
+
+
+def _unordered(
+    pool: ProcessPoolExecutor, function: Callable[..., Any], calls: Iterator[tuple[Any, ...]]
+) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yields the calls with their results as they come, and keeps few of them waiting."""
+    running: dict[Future[Any], tuple[Any, ...]] = {}
+    try:
+        while True:
+            for call in islice(calls, 2 * (os.cpu_count() or 1) - len(running)):
+                running[pool.submit(function, *call)] = call
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+_images: NDArray[np.uint8]
+
+
+def _begin(path: Path) -> None:
+    global _images
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one answers for all
+    _images = np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _corrupt_chunk(name: str, severity: int, start: int, size: int, seed: int) -> NDArray[np.uint8]:
+    number = CORRUPTIONS.index(name)
+    return np.stack(
+        [
+            _corrupt(_images[index], name, severity, np.random.SeedSequence([seed, number, severity, index]))
+            for index in range(start, min(start + size, len(_images)))
+        ]
+    )
+
+
+_LEAST_SIDE = 32  # pixels that the library takes
+
+
+def _corrupt(image: NDArray[np.uint8], name: str, severity: int, seeds: np.random.SeedSequence) -> NDArray[np.uint8]:
+    import cv2
+    from imagecorruptions import corrupt
+
+    cv2.setNumThreads(1)
+    height, width = image.shape[:2]
+    top, left = (max(0, _LEAST_SIDE - side + 1) // 2 for side in (height, width))
+    bottom, right = (max(0, _LEAST_SIDE - side) // 2 for side in (height, width))
+    padding = [(top, bottom), (left, right), (0, 0)][: image.ndim]
+    own, *state = seeds.generate_state(9)
+    np.random.seed(state)  # of this worker process
+    seed = {"seed": int(own)} if name in ("impulse_noise", "glass_blur") else {}
+    corrupted: NDArray[np.uint8] = corrupt(
+        np.pad(image, padding, mode="symmetric"), severity=severity, corruption_name=name, **seed
+    )
+    cropped = corrupted[top : top + height, left : left + width]
+    return cropped if image.ndim == 3 else cropped[..., 1]

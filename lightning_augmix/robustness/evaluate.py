@@ -1,0 +1,275 @@
+"""Measures the robustness of a classifier on a Lightning Trainer."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
+from torchmetrics import Metric
+from torchvision.datasets import ImageFolder
+
+from lightning_augmix.operations import AugmentationSet, resolve_operations
+from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions
+from lightning_augmix.robustness.report import Calibration, RobustnessReport
+
+__all__ = ["evaluate_robustness"]
+
+_BINS = 15
+
+
+def evaluate_robustness(
+    model: nn.Module,
+    clean: Dataset[Any],
+    corrupted: str | Path | CorruptedData,
+    transform: Callable[[Image.Image], Any],
+    *,
+    corruptions: Sequence[str] = CORRUPTIONS,
+    batch_size: int = 256,
+    num_workers: int = 0,
+    trainer: pl.Trainer | None = None,
+    name: str | None = None,
+    augmentation_set: AugmentationSet | None = None,
+) -> RobustnessReport:
+    """Measures a classifier's error and calibration on clean and on corrupted test images.
+
+    Args:
+        model: A module, of Lightning or not, that gives logits ``[N, K]`` for a batch of inputs; a copy of it is
+            measured.
+        clean: The clean test images: a map-style dataset of pairs (input of the model, class).
+        corrupted: The corrupted ones: a folder in the format of CIFAR-10-C or ImageNet-C, or what
+            ``compute_corruptions`` returned.
+        transform: Makes an input of the model from a PIL image, as for the clean images.
+        corruptions: Which corruptions to measure.
+        batch_size: Images per batch and process, at least 1.
+        num_workers: Worker processes that load images, at least 0.
+        trainer: A Trainer, for its accelerator, devices, strategy and precision; ``None`` for one on the best device.
+            With several devices each image is still counted once. It must not leave out batches.
+        name: What the report calls the model; ``None`` for the name of its class.
+        augmentation_set: The operations of AugMix in training, as for ``AugMixCallback``: the report names the
+            corruptions that resemble one of them.
+
+    Returns:
+        The report, on every rank the same.
+
+    Raises:
+        TypeError: If an argument is of a kind not named above.
+        ValueError: If an argument is out of its range, if files are missing or damaged, if there is no such corruption
+            or operation, if the model does not give finite logits ``[N, K]``, if a class is not one of K, if clean and
+            corrupted images are in folders of other classes, or if the Trainer leaves out batches.
+
+    Example:
+        >>> from lightning_augmix import evaluate_robustness
+        >>> report = evaluate_robustness(model, test_data, "data/CIFAR-10-C", to_tensor)  # doctest: +SKIP
+        >>> print(report)  # doctest: +SKIP
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"Expected argument `model` to be a torch.nn.Module; got {type(model).__name__}.")
+    _check(clean, corruptions, batch_size, num_workers)
+    if trainer is None:
+        trainer = pl.Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
+    _check_trainer(trainer)
+    operations = tuple(op.name for op in resolve_operations(augmentation_set)) if augmentation_set else ()
+    data = corrupted if isinstance(corrupted, CorruptedData) else open_corruptions(corrupted)
+    sets: list[Any] = [clean]
+    sets += [data.dataset(corruption, severity, transform) for corruption in corruptions for severity in SEVERITIES]
+    _check_classes(sets)
+    # A copy, because a Trainer changes modes, dtypes and devices. The module's own Trainer stays out of it.
+    own_trainer = getattr(model, "_trainer", None)
+    copied = copy.deepcopy(model, {id(own_trainer): own_trainer}).eval()
+    evaluation = _Evaluation(copied, _count_classes(copied, clean), sets, batch_size, num_workers)
+    trainer.test(evaluation, verbose=False)
+    found = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    errors = [found[f"wrong/{number}"] / len(images) for number, images in enumerate(sets)]
+    each = len(SEVERITIES)
+    return RobustnessReport(
+        name=type(model).__name__ if name is None else name,
+        clean_error=errors[0],
+        errors={corruption: tuple(errors[1 + each * number :][:each]) for number, corruption in enumerate(corruptions)},
+        clean=_calibration(found, "clean"),
+        corrupted=_calibration(found, "corrupted"),
+        operations=operations,
+    )
+
+
+def _check(clean: Any, corruptions: Sequence[str], batch_size: int, num_workers: int) -> None:
+    unknown = [corruption for corruption in corruptions if corruption not in CORRUPTIONS]
+    if unknown or not corruptions or len(set(corruptions)) < len(corruptions):
+        given = unknown or (list(corruptions) if corruptions else "none")
+        raise ValueError(f"Expected argument `corruptions` to be of: {', '.join(CORRUPTIONS)}, each once; got {given}.")
+    for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"Expected argument `{name}` to be an integer, at least {least}; got {value!r}.")
+    if not len(clean):
+        raise ValueError("Expected argument `clean` to have images; got none.")
+    sample = clean[0]
+    if not isinstance(sample, tuple | list) or len(sample) != 2:
+        raise TypeError(
+            "Expected argument `clean` to be a dataset of pairs (input of the model, class); its samples are "
+            f"{type(sample).__name__}s."
+        )
+
+
+def _check_trainer(trainer: Any) -> None:
+    if not isinstance(trainer, pl.Trainer):
+        raise TypeError(f"Expected argument `trainer` to be a lightning.pytorch.Trainer; got {trainer!r}.")
+    limit: Any = trainer.limit_test_batches
+    # As an integer, 1 is one batch.
+    leaves_out = isinstance(limit, int) or limit != 1.0
+    if leaves_out or trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
+        raise ValueError(
+            "Expected argument `trainer` to test with all images; got one with limit_test_batches, fast_dev_run or "
+            "barebones: leave them out."
+        )
+
+
+def _check_classes(sets: Sequence[Any]) -> None:
+    """Folders number their classes from those that are there."""
+    folders = [images for images in sets if isinstance(images, ImageFolder)]
+    all_classes = [getattr(images, "wnids", images.classes) for images in folders]
+    for images, classes in zip(folders, all_classes, strict=True):
+        different = sorted(set(classes) ^ set(all_classes[0]))
+        if different:
+            raise ValueError(
+                f"Expected clean and corrupted images to be of the same classes; {different[0]} is not both in "
+                f"{folders[0].root} and in {images.root}: add or remove it."
+            )
+
+
+def _count_classes(model: nn.Module, clean: Any) -> int:
+    like = next(model.parameters(), torch.empty(0))
+    with torch.no_grad():
+        logits = model(torch.as_tensor(clean[0][0])[None].to(like))
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        given = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"Expected argument `model` to give logits [N, K]; for one image it gave {given}.")
+    return logits.shape[1]
+
+
+class _Reliability(Metric):
+    """Sums of images, confidences and right answers in bins of confidence.
+
+    As integers, a confidence of 1 being 2²⁴: they are exact for any number of images, in any order, on any device.
+    torchmetrics' calibration error sums in float32, which is off by 0.001 for a million images and by 0.02 for four.
+    """
+
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(3, _BINS, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, confidences: Tensor, right: Tensor) -> None:
+        bins = (confidences * _BINS).long().clamp(max=_BINS - 1)
+        values = torch.stack([torch.ones_like(bins), (confidences * _ONE).round().long(), right.long()])
+        # Not in place: spawned processes share the memory of the first state.
+        self.sums = self.sums.scatter_add(1, bins.expand(3, -1), values)
+
+    def compute(self) -> Tensor:
+        return self.sums
+
+
+_ONE = 2**24
+
+
+class _WrongAnswers(Metric):
+    """Counts wrong answers on each of several sets of images."""
+
+    counts: Tensor
+
+    def __init__(self, sets: int) -> None:
+        super().__init__()
+        self.add_state("counts", torch.zeros(sets, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, answers: Tensor, targets: Tensor, numbers: Tensor) -> None:
+        # Not in place: spawned processes share the memory of the first state.
+        self.counts = self.counts + torch.bincount(numbers[answers != targets], minlength=len(self.counts))
+
+    def compute(self) -> Tensor:
+        return self.counts
+
+
+class _Numbered(Dataset[Any]):
+    """A set of images among several, whose number each sample bears."""
+
+    def __init__(self, images: Any, number: int, num_classes: int) -> None:
+        self.images, self.number, self.num_classes = images, number, num_classes
+
+    def __getitem__(self, index: int) -> tuple[Any, Any, int]:
+        inputs, target = self.images[index]
+        if not 0 <= int(target) < self.num_classes:
+            raise ValueError(
+                f"Expected the classes of the images to be from 0 to {self.num_classes - 1}, as many as the model "
+                f"gives logits; got {int(target)}: these are not the model's images."
+            )
+        return inputs, int(target), self.number
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class _Evaluation(pl.LightningModule):
+    """Counts wrong answers on each of several sets, the first of them clean, and measures calibration."""
+
+    def __init__(
+        self, model: nn.Module, num_classes: int, sets: Sequence[Any], batch_size: int, num_workers: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._data: ConcatDataset[Any] = ConcatDataset(
+            [_Numbered(images, number, num_classes) for number, images in enumerate(sets)]
+        )
+        self._batch_size, self._num_workers = batch_size, num_workers
+        self.wrong = _WrongAnswers(len(sets))
+        self.reliability = nn.ModuleDict({"clean": _Reliability(), "corrupted": _Reliability()})
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        # The usual sampler counts some images twice, to give each rank as many.
+        sampler = UnrepeatedDistributedSampler(
+            self._data, self.trainer.world_size, self.trainer.global_rank, shuffle=False
+        )
+        return DataLoader(self._data, self._batch_size, num_workers=self._num_workers, sampler=sampler)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        inputs, targets, numbers = batch
+        probabilities = self.model(inputs).float().softmax(dim=1)
+        if not probabilities.isfinite().all():
+            raise ValueError("Expected argument `model` to give finite logits; got NaN or infinity for some images.")
+        confidences, answers = probabilities.max(dim=1)
+        self.wrong.update(answers, targets, numbers)
+        for name, chosen in (("clean", numbers == 0), ("corrupted", numbers > 0)):
+            reliability: Any = self.reliability[name]
+            reliability.update(confidences[chosen], (answers == targets)[chosen])
+
+    def on_test_epoch_end(self) -> None:
+        found = {f"wrong/{number}": count for number, count in enumerate(self.wrong.compute().tolist())}
+        for name, metric in self.reliability.items():
+            reliability: Any = metric
+            counts, confidences, right = reliability.compute().cpu().double()
+            rows = {"count": counts, "confidence": confidences / _ONE / counts, "accuracy": right / counts}
+            for label, row in rows.items():
+                found |= {f"{name}/{label}/{number}": value for number, value in enumerate(row.nan_to_num().tolist())}
+        # Through the log, because strategies that spawn processes keep the module in them. (They wait for ever if what
+        # is logged exceeds the 64 KiB of a pipe: with a loader for each set it does.)
+        self.log_dict({key: float(value) for key, value in found.items()})
+
+
+def _calibration(found: dict[str, float], name: str) -> Calibration:
+    counts, confidences, accuracies = (
+        [found[f"{name}/{label}/{number}"] for number in range(_BINS)] for label in ("count", "confidence", "accuracy")
+    )
+    distances = [abs(confidence - accuracy) for confidence, accuracy in zip(confidences, accuracies, strict=True)]
+    total = sum(counts)
+    return Calibration(
+        expected_error=sum(count * distance for count, distance in zip(counts, distances, strict=True)) / total,
+        rms_error=math.sqrt(sum(count * d**2 for count, d in zip(counts, distances, strict=True)) / total),
+        counts=tuple(map(int, counts)),
+        confidences=tuple(confidences),
+        accuracies=tuple(accuracies),
+    )

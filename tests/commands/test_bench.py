@@ -1,0 +1,75 @@
+import json
+
+import pytest
+from PIL import Image
+
+from commands_fixture import fixture_of
+from lightning_augmix.commands import bench, benchmark
+from lightning_augmix.operations import OPERATIONS
+from toy import dim_image
+
+QUICK = ["sizes=[12,16]", "seconds=0.01"]
+
+
+command = fixture_of("augmix-bench", bench.main)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_it_prints_tables_and_a_sentence_and_writes_figures_and_a_chart(workers, command, tmp_path):
+    printed = " ".join(command(*QUICK, f"workers={workers}").split())
+    for words in (
+        "AugMix, 12×12",
+        "AugMix, 16×16",
+        "JPEG loader",
+        "torchvision v2",
+        "timm",
+        "needs about num_workers=",
+    ):
+        assert words in printed
+    (folder,) = tmp_path.glob("outputs/*/*")
+    times = json.loads((folder / "bench.json").read_text())["milliseconds"]
+    assert times.keys() == {"12×12", "16×16", "operations", "loader"}
+    assert times["operations"].keys() == {f"{name}, {engine}" for name in OPERATIONS for engine in ("numba", "pillow")}
+    assert all(value > 0 for part in times.values() for value in part.values())
+    with Image.open(folder / "bench.png") as chart:
+        assert chart.width > chart.height > 100
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("sizes=[0]", "Expected sizes to be a list of positive integers, such as [224]; got [0]"),
+        ("sizes=224", "Expected sizes to be a list of positive integers, such as [224]; got 224"),
+        ("sizes=null", "Expected sizes to be a list of positive integers, such as [224]; got None"),
+        ("workers=-1", "Expected workers to be an integer, at least 0; got -1"),
+        ("seconds=inf", "Expected seconds to be a number above 0; got inf"),
+        ("seconds=0", "Expected seconds to be a number above 0; got 0"),
+        ("images_per_second=many", "Expected images_per_second to be a number above 0; got 'many'"),
+        ("folder=nowhere", "Expected `folder` to be a folder with images, or none; got 'nowhere'"),
+        ("second=1", "Key 'second' is not in struct"),
+    ],
+)
+def test_bad_values_end_with_one_line(argument, words, command):
+    with pytest.raises(SystemExit) as stopped:
+        command(argument)
+    assert words in str(stopped.value.code)
+
+
+def test_the_sentence_counts_processes():
+    times = {"without AugMix": 2.0, "with numba": 2.3}
+    assert "15 % slower (2.00 ms without it, 2.30 ms with it, 1 process)" in bench._in_words(times, 0, 1000)
+    assert "num_workers=3, without AugMix 2." in bench._in_words(times, 0, 1000)
+    assert "num_workers=7, without AugMix 6." in bench._in_words(times, 3, 1000)
+    assert "image 0 % slower" in bench._in_words({**times, "with numba": 1.9}, 0, 1000)
+
+
+def test_photographs_of_ones_own(tmp_path):
+    (tmp_path / "within").mkdir()
+    dim_image(0).convert("L").save(tmp_path / "within" / "a.PNG")
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "notes.pdf").write_text("none that Pillow reads")
+    (tmp_path / "folder.jpg").mkdir()
+    (photograph,) = benchmark.photographs(str(tmp_path))
+    assert (photograph.mode, photograph.size) == ("RGB", (10, 12))
+    assert len(benchmark.photographs(None)) == 2

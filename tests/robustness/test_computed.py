@@ -1,0 +1,164 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_published import write_cifar_c
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+from lightning_augmix.robustness.computed import compute_corruptions
+from lightning_augmix.robustness.published import CORRUPTIONS, open_corruptions
+
+TO_TENSOR = transforms.ToTensor()
+
+
+class Images(Dataset):
+    """Photograph-like images of one size."""
+
+    def __init__(self, count=3, size=(33, 40), is_gray=False, as_array=False, salt=0):
+        self.count, self.size, self.is_gray, self.as_array, self.salt = count, size, is_gray, as_array, salt
+
+    def __getitem__(self, index):
+        y, x = np.mgrid[: self.size[0], : self.size[1]]
+        waves = (np.sin(x / 5 + index + self.salt) + np.cos(y / 7) + 2) * 60
+        array = (waves if self.is_gray else np.stack([waves, waves / 2 + 20, 255 - waves], -1)).astype(np.uint8)
+        return (array if self.as_array else Image.fromarray(array)), index % 2
+
+    def __len__(self):
+        return self.count
+
+
+def computed(data, folder, names, **settings):
+    opened = compute_corruptions(data, folder, names, processes=1, show_progress=False, **settings)
+    return {name: np.load(opened.folder / f"{name}.npy") for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "is_gray"), [((33, 40), False), ((28, 30), True), ((8, 9), False)])
+def test_all_corruptions_are_computed_for_images_of_any_size(size, is_gray, tmp_path):
+    data = Images(3, size, is_gray)
+    arrays = computed(data, tmp_path, CORRUPTIONS)
+    clean = np.stack([np.asarray(data[index][0]) for index in range(len(data))])
+    for name, array in arrays.items():
+        assert array.dtype == np.uint8
+        assert array.shape == (15, *clean.shape[1:]), name
+        distances = [np.abs(part.astype(int) - clean).mean() for part in np.split(array, 5)]
+        assert all(distance > 0 for distance in distances), name
+        assert distances[4] > 0.8 * distances[0], name
+    part = open_corruptions(tmp_path).dataset("frost", 5, TO_TENSOR)
+    assert [label for _, label in part] == [0, 1, 0]
+
+
+class Gray(Images):
+    """The green channels of photographs, as RGB images or as grayscale ones."""
+
+    def __getitem__(self, index):
+        array = np.asarray(Images(size=self.size)[index][0])[..., 1]
+        return (array if self.is_gray else np.repeat(array[..., None], 3, -1)), 0
+
+
+def test_grayscale_images_have_the_noise_of_one_channel(tmp_path):
+    names = ["gaussian_noise", "contrast"]
+    gray, rgb = (computed(Gray(2, is_gray=kind), tmp_path / str(kind), names) for kind in (True, False))
+    for name in names:
+        np.testing.assert_array_equal(gray[name], rgb[name][..., 1])
+    assert (rgb["gaussian_noise"][..., 0] != rgb["gaussian_noise"][..., 1]).any()
+
+
+RANDOM = ("gaussian_noise", "impulse_noise", "glass_blur", "motion_blur", "snow", "frost", "fog", "elastic_transform")
+
+
+@pytest.mark.slow
+def test_corruptions_are_a_function_of_data_and_seed(tmp_path, monkeypatch):
+    first = computed(Images(), tmp_path / "a", RANDOM)
+    monkeypatch.setattr(
+        "lightning_augmix.robustness.computed._CHUNK", 2 * 33 * 40
+    )  # two images: other chunks, other processes
+    again = compute_corruptions(Images(as_array=True), tmp_path / "b", RANDOM, processes=2, show_progress=False)
+    other = computed(Images(), tmp_path / "c", RANDOM, seed=1)
+    for name in RANDOM:
+        np.testing.assert_array_equal(first[name], np.load(again.folder / f"{name}.npy"))
+        assert not np.array_equal(first[name], other[name])
+        assert not np.array_equal(first[name][0], first[name][3])
+
+
+def test_what_is_there_is_kept_and_what_is_missing_is_computed(tmp_path):
+    first = computed(Images(), tmp_path, ["contrast", "pixelate"])
+    changed = tmp_path / "contrast.npy"
+    np.save(changed, first["contrast"][::-1])
+    (tmp_path / "pixelate.npy").unlink()
+    again = computed(Images(), tmp_path, ["contrast", "pixelate", "brightness"])
+    np.testing.assert_array_equal(again["contrast"], first["contrast"][::-1])
+    np.testing.assert_array_equal(again["pixelate"], first["pixelate"])
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(("data", "seed", "changed"), [(Images(salt=1), 0, "images"), (Images(), 1, "seed")])
+def test_a_folder_of_other_corruptions_is_an_error(data, seed, changed, tmp_path):
+    computed(Images(), tmp_path, ["contrast"])
+    with pytest.raises(ValueError, match=f"{tmp_path} holds corruptions with other {changed}: choose another folder"):
+        computed(data, tmp_path, ["contrast"], seed=seed)
+
+
+class Mixed(Images):
+    def __getitem__(self, index):
+        return Images(size=(33 + index, 40))[index]
+
+
+@pytest.mark.parametrize(
+    ("data", "names", "message"),
+    [
+        (Images(), ["blur"], r"`corruptions` to be of: gaussian_noise.*got \['blur'\]"),
+        (Images(0), ["fog"], "`data` to have images; got none"),
+        (Mixed(), ["fog"], r"all of one size; image 1 is RGB uint8 \[34, 40, 3\]"),
+        ([(Image.new("P", (40, 33)), 0)], ["fog"], r"image 0 is P uint8 \[33, 40\]"),
+        ([(torch.rand(3, 32, 40), 0)], ["fog"], r"image 0 is float32 \[3, 32, 40\]: apply Resize"),
+    ],
+)
+def test_data_that_cannot_be_corrupted_is_an_error(data, names, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        compute_corruptions(data, tmp_path, names, show_progress=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": -1}, "`seed` to be an integer, at least 0; got -1"),
+        ({"seed": 1.5}, "`seed` to be an integer"),
+        ({"seed": None}, "`seed` to be an integer, at least 0; got None"),
+        ({"seed": True}, "`seed` to be an integer"),
+        ({"processes": 0}, "`processes` to be an integer, at least 1; got 0"),
+    ],
+)
+def test_bad_settings(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        compute_corruptions(Images(), tmp_path, ["contrast"], **settings)
+
+
+def test_a_published_set_is_not_written_to(tmp_path):
+    _, labels = write_cifar_c(tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path} holds files that were not computed here: choose another"):
+        computed(Images(), tmp_path, ["contrast"])
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), labels)
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_damaged_origin_is_an_error_that_names_it(content, tmp_path):
+    computed(Images(), tmp_path, ["contrast"], seed=np.int64(0))
+    (tmp_path / "origin.json").write_text(content)
+    with pytest.raises(ValueError, match=r"origin\.json is damaged"):
+        computed(Images(), tmp_path, ["contrast"])
+
+
+def test_an_interrupted_computation_goes_on(tmp_path):
+    expected = computed(Images(), tmp_path / "whole", ["contrast", "pixelate"])
+    computed(Images(), tmp_path / "part", ["contrast"])
+    (tmp_path / "part" / ".123.pixelate.npy").write_bytes(b"half")
+    again = computed(Images(), tmp_path / "part", ["contrast", "pixelate"])
+    np.testing.assert_array_equal(again["pixelate"], expected["pixelate"])
+    origin = json.loads((tmp_path / "part" / "origin.json").read_text())
+    assert origin.keys() == {"images", "seed", "imagecorruptions-imaug"}
+    shutil.rmtree(tmp_path / "part")

@@ -1,0 +1,119 @@
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, open_corruptions
+
+TO_TENSOR = transforms.ToTensor()
+
+
+def write_cifar_c(folder, count=4, corruptions=CORRUPTIONS):
+    """Random images in CIFAR-10-C's format."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(exist_ok=True)
+    labels = np.tile(np.arange(count) % 3, 5).astype(np.uint8)
+    np.save(folder / "labels.npy", labels)
+    images = {name: rng.integers(0, 256, (5 * count, 8, 9, 3), dtype=np.uint8) for name in corruptions}
+    for name, array in images.items():
+        np.save(folder / f"{name}.npy", array)
+    return images, labels
+
+
+def test_arrays_in_the_format_of_cifar_c(tmp_path):
+    images, labels = write_cifar_c(tmp_path)
+    data = open_corruptions(tmp_path)
+    for name in ("fog", "jpeg_compression"):
+        for severity in SEVERITIES:
+            part = data.dataset(name, severity, np.asarray)
+            assert len(part) == 4
+            for index in range(4):
+                image, label = part[index]
+                np.testing.assert_array_equal(image, images[name][4 * (severity - 1) + index])
+                assert label == labels[index]
+
+
+def test_arrays_are_mapped_and_can_go_to_worker_processes(tmp_path):
+    write_cifar_c(tmp_path)
+    part = open_corruptions(tmp_path).dataset("snow", 2, TO_TENSOR)
+    assert isinstance(part.images, np.memmap)
+    assert len(pickle.dumps(part)) < 2000
+    expected = [part[index][0] for index in range(4)]
+    loader = torch.utils.data.DataLoader(part, 4, num_workers=1, multiprocessing_context="spawn")
+    assert torch.equal(next(iter(loader))[0], torch.stack(expected))
+
+
+def test_folders_in_the_format_of_imagenet_c(tmp_path):
+    for severity in SEVERITIES:
+        for number, name in enumerate(("ant", "bee")):
+            folder = tmp_path / "fog" / str(severity) / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (6, 5), (10 * severity, number, 0)).save(folder / "1.png")
+    data = open_corruptions(str(tmp_path))
+    part = data.dataset("fog", 3, np.asarray)
+    assert [(image[0, 0].tolist(), label) for image, label in part] == [([30, 0, 0], 0), ([30, 1, 0], 1)]
+    with pytest.raises(ValueError, match=rf"misses {tmp_path / 'snow' / '3'}"):
+        data.dataset("snow", 3, np.asarray)
+    (tmp_path / "fog" / "4" / "ant" / "1.png").rename(tmp_path / "fog" / "4" / "ant" / "2.png")
+    with pytest.raises(ValueError, match=r"fog/4 lacks ant/1\.png: every corruption and severity has the same images"):
+        data.dataset("fog", 4, np.asarray)
+    broken = tmp_path / "fog" / "3" / "ant" / "1.png"
+    spoil(broken, broken.read_bytes()[:33] + b"\0\0\0\1    " + broken.read_bytes()[41:])
+    with pytest.raises(ValueError, match=r"ant/1\.png is cut off or no image"):
+        part[0]
+    (tmp_path / "snow").mkdir()
+    (tmp_path / "snow" / "1").write_text("")
+    with pytest.raises(ValueError, match=rf"misses {tmp_path / 'snow' / '1'}"):
+        data.dataset("snow", 1, np.asarray)
+    shutil.rmtree(tmp_path / "fog" / "5" / "ant")
+    with pytest.raises(ValueError, match=r"fog/5 lacks ant/1\.png"):
+        data.dataset("fog", 5, np.asarray)
+    spoil(tmp_path / "fog" / "3" / "bee" / "1.png", b"no image")
+    with pytest.raises(ValueError, match=r"bee/1\.png is cut off or no image"):
+        part[1]
+
+
+def spoil(path, content):
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("labels", lambda path: path.unlink(), "with labels.npy and <corruption>.npy .*has neither"),
+        ("labels", lambda path: np.save(path, np.zeros(21, int)), r"labels.npy to hold .* \[5 · N\]; got int64 \[21\]"),
+        ("labels", lambda path: np.save(path, np.zeros((20, 2))), r"labels.npy to hold .*got float64 \[20, 2\]"),
+        ("labels", lambda path: np.save(path, np.full(20, 0.5)), r"labels.npy to hold .*got float64 \[20\]"),
+        ("labels", lambda path: np.save(path, np.arange(20)), "labels.npy to hold .* five times the same images"),
+        ("labels", lambda path: spoil(path, b""), "labels.npy is cut off or no array"),
+        ("fog", lambda path: path.unlink(), "misses .*fog.npy"),
+        ("fog", lambda path: spoil(path, path.read_bytes()[:-1]), "fog.npy is cut off or no array"),
+        ("fog", lambda path: spoil(path, path.read_bytes().replace(b"}", b"(")), "delete it, and fetch or compute it"),
+        ("fog", lambda path: spoil(path, b"\x80 pickled"), "fog.npy is cut off or no array"),
+        ("fog", lambda path: np.save(path, np.array([{}] * 20), allow_pickle=True), "fog.npy is cut off or no array"),
+        ("fog", lambda path: np.save(path, np.zeros((20, 8, 9, 3))), r"fog.npy to hold uint8 .*got float64"),
+        ("fog", lambda path: np.save(path, np.zeros((20, 8, 9, 4), np.uint8)), r"got uint8 \[20, 8, 9, 4\]"),
+        ("fog", lambda path: np.save(path, np.zeros((15, 8, 9), np.uint8)), r"\[20, H, W, 3\].*got uint8 \[15, 8, 9\]"),
+    ],
+)
+def test_wrong_files_are_an_error_that_names_them(name, change, message, tmp_path):
+    write_cifar_c(tmp_path)
+    change(tmp_path / f"{name}.npy")
+    with pytest.raises(ValueError, match=message):
+        open_corruptions(tmp_path).dataset("fog", 1, np.asarray)
+
+
+@pytest.mark.parametrize("severity", [0, 6, -1, "2"])
+def test_no_such_severity_is_an_error(severity, tmp_path):
+    write_cifar_c(tmp_path)
+    with pytest.raises(ValueError, match="`severity` to be an integer from 1 to 5; got"):
+        open_corruptions(tmp_path).dataset("fog", severity, np.asarray)
+
+
+def test_no_folder_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="nowhere is no folder"):
+        open_corruptions(tmp_path / "nowhere")
