@@ -13,7 +13,7 @@ class PlacementError(ValueError):
     """AugMix cannot be placed for certain; the message says what was seen and what to write instead."""
 
 
-def refuse(reason: str, on_unsupported: OnUnsupported, cause: Exception | None = None) -> None:
+def refuse(reason: str, on_unsupported: OnUnsupported, cause: BaseException | None = None) -> None:
     """Raises, or warns, that a sample was made without AugMix.
 
     Args:

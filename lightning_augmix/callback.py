@@ -19,10 +19,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_augmix._errors import OnUnsupported
+from lightning_augmix._views import check_views
 from lightning_augmix.engines import select_engine
-from lightning_augmix.injection.samples import ImageKey, check_image_key
-from lightning_augmix.injection.session import Fit
-from lightning_augmix.injection.views import check_views
+from lightning_augmix.injection.decide import ImageKey, check_image_key
+from lightning_augmix.injection.session import Session
 from lightning_augmix.operations import AugmentationSet
 from lightning_augmix.transform import AugmentAndMixTransform
 
@@ -128,7 +128,7 @@ class AugMixCallback(pl.Callback):
         self.image_key = image_key
         self.inject = inject
         self.on_unsupported = on_unsupported
-        self._fit: Fit | None = None
+        self._session: Session | None = None
         self._told: set[str] = set()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -143,31 +143,34 @@ class AugMixCallback(pl.Callback):
                 "not AugMix: remove all but one."
             )
         for logger in trainer.loggers:
-            logger.log_hyperparams({"augmix": {**self.state_dict(), "engine": self.transform.engine}})
+            logger.log_hyperparams({"augmix": {**self.settings, "engine": self.transform.engine}})
         message = "AugMix compiles its operations, once on this machine: some 15 seconds."
         select_engine(self.transform.engine).warm_up(lambda: rank_zero_info(message))
-        self._fit = Fit(
-            trainer,
-            self.transform,
-            seed=self.seed,
-            inject=self.inject,
-            views=self.views,
-            image_key=self.image_key,
-            on_unsupported=self.on_unsupported,
-            tell=self._tell,
-        )
+        self._session = Session(trainer, self)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What decides the augmentation, for checkpoints."""
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, made in the middle of a fit, takes no part in it.
+        return {**vars(self), "_session": None}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the augmentation, as checkpoints hold it."""
         return {**self.transform.hyperparameters.arguments(), "views": self.views, "seed": self.seed}
+
+    # Not by `state_dict`, which would make Lightning refuse a second AugMixCallback in words of its own.
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Writes down what decides the augmentation."""
+        checkpoint["callbacks"][self.state_key] = self.settings
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Warns if a fit goes on with other hyperparameters than it began with; its own hold."""
-        if self._fit is None:
+        if self._session is None:
             return
-        before, now = checkpoint["callbacks"].get(self.state_key), self.state_dict()
+        before, now = checkpoint["callbacks"].get(self.state_key), self.settings
         if before is None:
             rank_zero_warn("The checkpoint was written without AugMixCallback: training goes on with AugMix from here.")
             return
@@ -179,13 +182,13 @@ class AugMixCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks that every training loader is augmented, and loads for the epoch a resumed run begins with."""
-        fit = self._fit_of(trainer)
-        fit.check_loaders()
-        fit.check_epoch()
+        session = self._session_of(trainer)
+        session.check_loaders()
+        session.check_epoch()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells worker processes the epoch; Lightning iterates over the loaders after this."""
-        self._fit_of(trainer).advance_epoch()
+        self._session_of(trainer).advance_epoch()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -193,13 +196,13 @@ class AugMixCallback(pl.Callback):
         """Checks that the first batch of the epoch was made with AugMix."""
         # With `training_step(self, dataloader_iter)` there is no batch before the step.
         if batch is not None:
-            self._fit_of(trainer).check_batch()
+            self._session_of(trainer).check_batch()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Checks the same where the step itself fetched the batch."""
-        self._fit_of(trainer).check_batch()
+        self._session_of(trainer).check_batch()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Undoes everything at the end of a fit."""
@@ -210,20 +213,25 @@ class AugMixCallback(pl.Callback):
         """Undoes everything when a fit fails or is interrupted."""
         self._undo()
 
-    def _fit_of(self, trainer: pl.Trainer) -> Fit:
-        if self._fit is None or self._fit.trainer is not trainer:
+    def _session_of(self, trainer: pl.Trainer) -> Session:
+        if self._session is None or self._session.trainer is not trainer:
             raise RuntimeError(
                 "AugMixCallback does not augment this fit: it was added after `setup`, or another Trainer uses it at "
                 "the same time. Give each Trainer an AugMixCallback of its own, in `Trainer(callbacks=[…])`."
             )
-        return self._fit
+        return self._session
 
-    def _tell(self, report: str) -> None:
+    def tell(self, report: str) -> None:
+        """Logs what was done to the data, once.
+
+        Args:
+            report: What was done.
+        """
         if report not in self._told:
             rank_zero_info(report)
             self._told.add(report)
 
     def _undo(self) -> None:
-        if self._fit is not None:
-            self._fit.undo()
-            self._fit = None
+        if self._session is not None:
+            self._session.undo()
+            self._session = None

@@ -8,6 +8,7 @@ import torch
 from lightning_augmix._images import as_pixels
 from lightning_augmix.engines import select_engine
 from lightning_augmix.operations import AugmentationSet
+from lightning_augmix.plans.audit import StandIn
 from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
 from lightning_augmix.plans.keys import GeneratorKeys, fold_in
 from lightning_augmix.plans.plan import AugMixPlan
@@ -69,12 +70,13 @@ def augmix_image(
     return augmix_with_key(img, GeneratorKeys(generator).draw(), hyperparameters, engine)
 
 
-def augmix_with_key(img: _T, key: int, hyperparameters: Hyperparameters, engine: str) -> _T:
+def augmix_with_key(img: _T, key: int | StandIn, hyperparameters: Hyperparameters, engine: str) -> _T:
     """Augments an image, or each image of a batch on its own, as a pure function of a key.
 
     Args:
         img: As for :func:`augmix_image`.
-        key: A 64-bit integer; the images of a batch get keys combined from it and their positions.
+        key: A 64-bit integer, into which the positions of a batch's images are folded; or what takes its place in an
+            experiment, for the image itself or its negative.
         hyperparameters: Validated hyperparameters.
         engine: As for :func:`augmix_image`.
 
@@ -83,7 +85,9 @@ def augmix_with_key(img: _T, key: int, hyperparameters: Hyperparameters, engine:
     """
     selected = select_engine(engine)
     pixels = as_pixels(img)
-    if hyperparameters.severity == 0:
+    if key is StandIn.NEGATIVE:
+        return pixels.restore(255 - pixels.array)
+    if isinstance(key, StandIn) or hyperparameters.severity == 0:
         return pixels.copy()
     keys = [key & _MASK] if not pixels.is_batch else [fold_in(key, position) for position in range(len(pixels.array))]
     return pixels.restore(selected.augment(pixels.array, np.array(keys, np.uint64), hyperparameters))

@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
+from torch.utils._pytree import tree_leaves
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lightning_augmix._images import may_be_image
+from lightning_augmix._views import joined
 from lightning_augmix.engines import select_engine
 from lightning_augmix.functional import augmix_with_key
 from lightning_augmix.operations import AugmentationSet
@@ -47,6 +49,8 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         hyperparameters: The validated hyperparameters.
         engine: The name of the engine.
         keys: Where the keys of plans come from; torch's default generator unless replaced.
+        views: 0, or the number of augmented views that an image becomes beside itself; see
+            :class:`~lightning_augmix.AugMixCallback`, which sets it.
 
     Shape:
         - PIL images ``RGB`` and ``L``; arrays ``[H, W]``, ``[H, W, 1]``, ``[H, W, 3]``, uint8; tensors ``[C, H, W]``
@@ -85,9 +89,17 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         select_engine(engine)
         self.engine = engine
         self.keys: KeySource = GeneratorKeys()
+        self.views = 0
 
     def forward(self, *inputs: Any) -> Any:
         """Augments an image, or the images of a sample."""
+        if not self.views or self.keys.stand_in is not None:
+            return self._augmented(*inputs)
+        clean = inputs if len(inputs) > 1 else inputs[0]
+        augmented = [self._augmented(*inputs) for _ in range(self.views)]
+        return joined([clean, *augmented], self._needs_transform_list(tree_leaves(clean)))
+
+    def _augmented(self, *inputs: Any) -> Any:
         # torchvision's way through samples takes as long as AugMix on a small image.
         if len(inputs) == 1 and isinstance(inputs[0], PIL.Image.Image):
             return augmix_with_key(inputs[0], self.keys.draw(), self.hyperparameters, self.engine)
@@ -133,4 +145,4 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
 
     def extra_repr(self) -> str:
         """The hyperparameters, as printed within pipelines."""
-        return str(self.hyperparameters)
+        return f"{self.hyperparameters}, views={self.views}" if self.views else str(self.hyperparameters)

@@ -12,7 +12,8 @@ from torch.utils import _pytree as pytree
 
 from lightning_augmix._errors import OnUnsupported, refuse
 from lightning_augmix._images import may_be_image
-from lightning_augmix.injection.views import Views, differ, entries_of_views, leaves_and_structure, replays
+from lightning_augmix._randomness import replays
+from lightning_augmix._views import Views, differ, entries_of_views, leaves_and_structure
 
 __all__ = ["CollateViews"]
 

@@ -19,15 +19,16 @@ _D = TypeVar("_D")
 Define: TypeAlias = Callable[[type], Mapping[str, Any]]
 
 
-def copy_dataset(dataset: _D, define: Define | None = None) -> _D:
+def copy_dataset(dataset: _D, define: Define | None = None, *, own_containers: bool = True) -> _D:
     """Returns a shallow copy, made without the dataset's own ways of copying, which may load the data again.
 
-    Its dictionaries and lists are copies too, because datasets keep caches in them. It is never finalised: a
-    dataset's ``__del__`` closes files that the original still reads. It is pickled in the dataset's own way.
+    It is never finalised: a dataset's ``__del__`` closes files that the original still reads. It is pickled in the
+    dataset's own way.
 
     Args:
         dataset: A dataset with a ``__dict__``.
         define: What to change in the class of the copy.
+        own_containers: Whether its dictionaries and lists are copies too, because datasets keep caches in them.
 
     Returns:
         An object of the same class, or of a subclass where there is something to change or a ``__del__``, with the
@@ -42,10 +43,10 @@ def copy_dataset(dataset: _D, define: Define | None = None) -> _D:
     try:
         is_same = define is None and not hasattr(cls, "__del__")
         copied: _D = object.__new__(cls if is_same else _made_class(cls, define))
-    except TypeError as error:
+    except Exception as error:  # a metaclass may raise anything
         raise PlacementError(f"{cls.__name__} cannot be copied in part ({error})") from None
     for name, value in vars(dataset).items():
-        vars(copied)[name] = value.copy() if type(value) in (dict, list) else value
+        vars(copied)[name] = value.copy() if own_containers and type(value) in (dict, list) else value
     for slot in chain.from_iterable(_slots(base) for base in cls.__mro__):
         if hasattr(dataset, slot):
             object.__setattr__(copied, slot, getattr(dataset, slot))
@@ -88,8 +89,12 @@ def _made_class(cls: Any, define: Define | None) -> Any:
         return _rebuilt, (define, make, tuple(arguments), state, ours), None, *items[:2]
 
     namespace: dict[str, Any] = {"__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    namespace |= {"__reduce_ex__": __reduce_ex__, **(define(cls) if define is not None else {})}
-    return type(cls)(cls.__name__, (_Made, cls), namespace)
+    namespace["__reduce_ex__"] = __reduce_ex__
+    made = type(cls)(cls.__name__, (_Made, cls), namespace)
+    # Not in the namespace, where IterDataPipe's metaclass would wrap `__iter__` once more.
+    for name, method in (define(cls) if define is not None else {}).items():
+        setattr(made, name, method)
+    return made
 
 
 def _rebuilt(

@@ -1,27 +1,21 @@
 """Augmented copies of datasets and loaders; the originals stay as they are."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from lightning_augmix._errors import OnUnsupported, PlacementError
+from lightning_augmix._views import check_views
 from lightning_augmix.engines import select_engine
+from lightning_augmix.injection.advice import write_instead
 from lightning_augmix.injection.collate import CollateViews
-from lightning_augmix.injection.placement import Injector, check_without_augmix, outline
-from lightning_augmix.injection.samples import (
-    Augmented,
-    ImageKey,
-    answering,
-    augment_field,
-    augment_sample,
-    check_image_key,
-)
-from lightning_augmix.injection.views import AugMixViews, check_views
+from lightning_augmix.injection.decide import ImageKey, check_image_key, decide
+from lightning_augmix.injection.guard import Guard, guarded
+from lightning_augmix.injection.rebuild import rebuild
+from lightning_augmix.injection.survey import survey
 from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = ["Injection", "augment_dataloader", "augment_dataset", "clone_dataloader", "inject"]
@@ -109,8 +103,9 @@ def augment_dataloader(
             "dataset cannot be reached: put AugmentAndMixTransform into its transforms yourself."
         )
     check_views(views)
-    if views and isinstance(transform, AugmentAndMixTransform):
-        transform = AugMixViews(transform, views)
+    if isinstance(transform, AugmentAndMixTransform):
+        transform = copy.copy(transform)
+        transform.views = views
     return clone_dataloader(loader, augment_dataset(loader.dataset, transform, image_key=image_key), views=views)
 
 
@@ -179,34 +174,16 @@ def inject(
         raise TypeError(f"Expected argument `transform` to be an AugmentAndMixTransform; got {transform!r}.")
     check_image_key(image_key)
     select_engine(transform.engine).warm_up()
-    name = type(dataset).__name__
-    remedy = f"The data it saw:\n{outline(dataset)}\n{_REMEDY}"
-
-    def answer(augmented: Any, apply: Callable[[Any, AugmentAndMixTransform], Any] | None = None) -> Any:
-        return answering(augmented, Augmented(transform, apply, remedy, on_unsupported))
-
-    injector = Injector(transform, answer)
+    root = survey(dataset)
+    decision = decide(root, image_key)
     try:
-        check_without_augmix(dataset)
-        if image_key is not None:
-            apply = partial(augment_field, image_key=image_key)
-            report = f"AugMix is applied to the field {image_key!r} of the samples of {name}"
-            return Injection(answer(dataset, apply), report)
-        placed = injector.place(dataset)
-        if placed is None:
-            report = (
-                f"AugMix is applied to the samples of {name}: no transform shows that their image stops being uint8"
-            )
-            return Injection(answer(dataset, augment_sample), report)
-        return Injection(answer(placed), "\n".join(injector.report))
+        if decision.refusal is not None:
+            raise PlacementError(decision.refusal)
+        guard = Guard("inserted" if decision.insertions else "applied", transform, image_key, str(root), on_unsupported)
+        if decision.insertions:
+            dataset = rebuild(decision, transform, lambda member: guarded(member, guard))
+        return Injection(guarded(dataset, guard), decision.report(transform))
     except PlacementError as error:
-        raise PlacementError(f"AugMix cannot be placed in {name}: {error}.\n{remedy}") from None
-
-
-_REMEDY = (
-    "Write instead a `transforms.Compose` or `v2.Compose` of torchvision's transforms that shows where the image "
-    "becomes floating-point, for instance Compose([…, ToTensor(), Normalize(…)]); or pass `image_key=`, the key or "
-    "position of the image in the samples, if the dataset gives it as uint8, or in [0, 1] and not normalised; or apply "
-    "AugmentAndMixTransform yourself where the image is still uint8 (with AugMixCallback, its attribute `transform`, "
-    "and pass `inject=False`)."
-)
+        raise PlacementError(
+            f"AugMix cannot be placed in {root.name}: {error}.\nThe data it saw:\n{root}\n{write_instead()}"
+        ) from None

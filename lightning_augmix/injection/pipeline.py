@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lightning_augmix._errors import PlacementError
-from lightning_augmix.injection.views import AugMixViews, EachView
+from lightning_augmix._views import EachView
 from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = [
@@ -211,7 +211,7 @@ def leaves(pipeline: Any) -> Iterator[Any]:
 def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransform) -> Any:
     children = _children(pipeline)
     if children is None:
-        steps = [augmix, _each_view(pipeline) if isinstance(augmix, AugMixViews) else pipeline]
+        steps = [augmix, _each_view(pipeline) if augmix.views else pipeline]
         return v2.Compose(steps) if isinstance(pipeline, v2.Transform) else v1.Compose(steps)
     position, *path_within = path
     before, behind = children[:position], children[position:]
@@ -219,7 +219,7 @@ def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransfo
         before.append(_inserted(behind.pop(0), tuple(path_within), augmix))
     else:
         before.append(augmix)
-    if isinstance(augmix, AugMixViews) and behind:
+    if augmix.views and behind:
         behind = [_each_view(_container(pipeline, behind))]
     return _container(pipeline, before + behind)
 

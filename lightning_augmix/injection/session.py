@@ -2,24 +2,26 @@
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_augmix._errors import OnUnsupported, PlacementError
+from lightning_augmix._errors import PlacementError
+from lightning_augmix.injection.advice import BY_HAND
+from lightning_augmix.injection.guard import Guard, guarded
 from lightning_augmix.injection.loaders import clone_dataloader, inject
-from lightning_augmix.injection.samples import BY_HAND, Announced, ImageKey, answering
-from lightning_augmix.injection.views import AugMixViews
+from lightning_augmix.injection.survey import survey
 from lightning_augmix.plans.keys import WITHOUT_SEED, RunKeys
-from lightning_augmix.transform import AugmentAndMixTransform
 
-__all__ = ["Fit"]
+if TYPE_CHECKING:
+    from lightning_augmix.callback import AugMixCallback
+
+__all__ = ["Session"]
 
 
 def _first_epoch(trainer: pl.Trainer) -> int:
@@ -53,66 +55,65 @@ class _Clone:
     keys: RunKeys
 
 
-class Fit:
+class Session:
     """What the callback does to one fit, from its setup until it is undone.
 
     Args:
         trainer: The Trainer.
-        transform: The callback's transform: copies of it are inserted, or it stands in the user's data.
-        seed: The callback's seed.
-        inject: Whether copies are inserted.
-        views: Number of augmented views of each image; 0 for images that are augmented themselves.
-        image_key: The callback's image_key.
-        on_unsupported: What happens to loaders that cannot be augmented.
-        tell: Is given the report of every insertion.
+        callback: The callback.
 
     Attributes:
-        trainer: The Trainer.
+        trainer: See above.
     """
 
-    def __init__(
-        self,
-        trainer: pl.Trainer,
-        transform: AugmentAndMixTransform,
-        *,
-        seed: int | None,
-        inject: bool,
-        views: int,
-        image_key: ImageKey | None,
-        on_unsupported: OnUnsupported,
-        tell: Callable[[str], None],
-    ) -> None:
+    def __init__(self, trainer: pl.Trainer, callback: "AugMixCallback") -> None:
         self.trainer = trainer
-        self._keys = RunKeys(seed, trainer.global_rank)
-        self._transform = transform
-        self._inject = inject
-        self._views = views
-        self._image_key = image_key
-        self._on_unsupported = on_unsupported
-        self._tell = tell
+        self._callback = callback
+        self._callbacks = list(trainer.callbacks)  # type: ignore[attr-defined]
+        self._keys = RunKeys(callback.seed, trainer.global_rank)
         self._clones: list[_Clone] = []
         self._left_out = False  # a loader, because it cannot be augmented
         self._position = 0  # of the next loader, among those that are made together
         self._has_loaders = False
+        self._has_started = False
         self._has_batch = False  # in this pass over the data
         self._is_over = False
         self._to_undo = ExitStack()
-        loop = trainer.fit_loop
-        self._to_undo.enter_context(_replaced(loop, "setup_data", partial(self._setup_data, loop.setup_data)))
-        if not inject:
-            self._keys.only_within_samples = True
-            self._to_undo.callback(setattr, transform, "keys", transform.keys)
-            transform.keys = self._keys
+        self._replace(self._to_undo, trainer, "_run_stage", self._run_stage)
+        self._replace(self._to_undo, trainer.fit_loop, "setup_data", self._setup_data)
+        if not callback.inject:
+            self._keys.strict = True
+            self._to_undo.callback(setattr, callback.transform, "keys", callback.transform.keys)
+            callback.transform.keys = self._keys
+
+    @staticmethod
+    def _replace(until: ExitStack, owner: Any, name: str, method: Callable[..., Any]) -> None:
+        until.callback(Replacement(owner, name, method).put_back)
+
+    def _run_stage(self, run_stage: Callable[[], Any]) -> Any:
+        # Not by the callback's own hooks alone: another callback's `on_exception` may raise before it.
+        try:
+            return run_stage()
+        finally:
+            self.undo()
 
     def _setup_data(self, setup_data: Callable[[], None]) -> None:
+        if not self._is_over and self._is_removed():
+            rank_zero_warn("AugMixCallback was removed from the Trainer's callbacks: training goes on without AugMix.")
+            self.undo()
         if self._is_over:  # and somebody else, who wrapped this, has put it back
             return setup_data()
-        strategy = self.trainer.strategy
-        process = partial(self._process_dataloader, strategy.process_dataloader)
         self._position = 0
-        with _replaced(strategy, "process_dataloader", process):
+        with ExitStack() as until:
+            self._replace(until, self.trainer.strategy, "process_dataloader", self._process_dataloader)
             setup_data()
         return None
+
+    def _is_removed(self) -> bool:
+        # Lightning's tuner puts other callbacks in the place of all.
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        is_of_the_fit = any(callback in self._callbacks for callback in callbacks) or not self._callbacks
+        return self._has_started and self._callback not in callbacks and is_of_the_fit
 
     def _process_dataloader(self, process: Callable[[object], object], dataloader: object) -> object:
         if self._has_loaders:
@@ -129,34 +130,48 @@ class Fit:
         return process(dataloader)
 
     def _augmented(self, loader: object) -> object:
+        callback, keys = self._callback, self._keys
         if not isinstance(loader, DataLoader):
-            if not self._inject:
-                self._keys.only_within_samples = False
-                return loader
-            raise PlacementError(
-                f"AugMix cannot be placed in a training loader of type {type(loader).__name__}, whose dataset cannot "
-                "be reached: use a DataLoader, or put the callback's `transform` into its transforms yourself and pass "
-                '`inject=False`; `on_unsupported="warn"` trains without AugMix.'
-            )
+            return self._opaque(loader)
         # A `CombinedLoader` that the user keeps comes back with the clones that Lightning has put into it.
         original = next((clone.original for clone in self._clones if clone.dataset is loader.dataset), loader)
-        if self._keys.seed is not None:
+        if keys.seed is not None:
             self._check_for_seed(loader, original.dataset)
-        keys = self._keys
-        if self._inject:
+        if callback.inject:
             keys = keys.for_loader(self._position)
-            transform = AugMixViews(self._transform, self._views) if self._views else copy.copy(self._transform)
-            transform.keys = keys
+            transform = copy.copy(callback.transform)
+            transform.keys, transform.views = keys, callback.views
             injection = inject(
-                original.dataset, transform, image_key=self._image_key, on_unsupported=self._on_unsupported
+                original.dataset,
+                transform,
+                image_key=callback.image_key,
+                on_unsupported=callback.on_unsupported,
             )
             dataset = injection.dataset
-            self._tell(injection.report)
+            callback.tell(injection.report)
         else:
-            dataset = answering(original.dataset, Announced(keys, self._on_unsupported))
-        clone = clone_dataloader(loader, dataset, views=self._views, on_unsupported=self._on_unsupported)
+            seen = str(survey(original.dataset))
+            guard = Guard("by hand", callback.transform, seen=seen, on_unsupported=callback.on_unsupported)
+            dataset = guarded(original.dataset, guard)
+        clone = clone_dataloader(loader, dataset, views=callback.views, on_unsupported=callback.on_unsupported)
         self._clones.append(_Clone(weakref.ref(clone), original, dataset, keys))
         return clone
+
+    def _opaque(self, loader: object) -> object:
+        kind = type(loader).__name__
+        if self._callback.inject:
+            raise PlacementError(
+                f"AugMix cannot be placed in a training loader of type {kind}, whose dataset cannot be reached: use a "
+                "DataLoader, or put the callback's `transform` into its transforms yourself and pass `inject=False`; "
+                '`on_unsupported="warn"` trains without AugMix.'
+            )
+        if self._keys.seed is not None:
+            raise PlacementError(
+                f"`seed={self._keys.seed}` makes the augmentation of a sample depend on its index, which a training "
+                f"loader of type {kind} hides: use a DataLoader, or {WITHOUT_SEED}."
+            )
+        self._keys.strict = False
+        return loader
 
     def _check_for_seed(self, loader: DataLoader[Any], dataset: Any) -> None:
         seed = f"`seed={self._keys.seed}`"
@@ -181,14 +196,15 @@ class Fit:
             ) from None
 
     def _refuse(self, message: str) -> None:
-        if self._on_unsupported == "raise":
+        if self._callback.on_unsupported == "raise":
             raise PlacementError(message)
         rank_zero_warn(f"Training goes on without AugMix, at least in part. {message}")
 
     def check_loaders(self) -> None:
         """Refuses training loaders that were made before the callback could augment them."""
+        self._has_started = True
         combined = self.trainer.fit_loop._combined_loader
-        if combined is None or self._left_out or not self._inject:
+        if combined is None or self._left_out or not self._callback.inject:
             return
         augmented = [clone.dataset for clone in self._clones]
         for loader in combined.flattened:
@@ -226,15 +242,15 @@ class Fit:
         if self._has_batch:
             return
         self._has_batch = True
-        all_keys = [clone.keys for clone in self._clones if clone.loader() is not None]
-        if not all_keys and not self._left_out:
-            all_keys = [self._keys]
-        if all(keys.used for keys in all_keys):
+        audits = [clone.keys.audit for clone in self._clones if clone.loader() is not None]
+        if not audits and not self._left_out:
+            audits = [self._keys.audit]
+        if all(audit.used for audit in audits):
             # Not at the start of the epoch: loaders that never end have its images made before.
-            for keys in all_keys:
-                keys.used = False
+            for audit in audits:
+                audit.used = False
             return
-        if self._inject:
+        if self._callback.inject:
             self._refuse(
                 "AugMix was inserted, but a batch was made without it: where no other message says why, the loader "
                 "does not take its samples from its dataset. Put the callback's `transform` where the images are "
@@ -244,7 +260,7 @@ class Fit:
             self._refuse(f"A batch was made without AugMix. {BY_HAND}")
 
     def undo(self) -> None:
-        """Gives everything back as it was."""
+        """Puts everything back as it was."""
         self._is_over = True
         self._to_undo.close()
         clones = [(clone.loader(), clone.original) for clone in self._clones]
@@ -260,16 +276,37 @@ class Fit:
                 loader._iterator = None
 
 
-@contextmanager
-def _replaced(owner: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
-    """Replaces a method of one object, not of its class, unless somebody has replaced it again by the end."""
-    before = vars(owner).get(name)
-    setattr(owner, name, method)
-    try:
-        yield
-    finally:
-        if vars(owner).get(name) is method:
-            if before is None:
-                delattr(owner, name)
+class Replacement:
+    """A method that takes the place of another, of one object and not of its class.
+
+    Copies and pickles of the object have its own method.
+
+    Args:
+        owner: The object.
+        name: The name of its method.
+        method: Takes the method that was there as its first argument.
+    """
+
+    def __init__(self, owner: Any, name: str, method: Callable[..., Any]) -> None:
+        self._owner, self._name, self._method = owner, name, method
+        self._is_own = name in vars(owner)
+        self._before = getattr(owner, name)
+        setattr(owner, name, self)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._method(self._before, *args)
+
+    def put_back(self) -> None:
+        """Puts the method back, unless somebody else has replaced it again."""
+        if vars(self._owner).get(self._name) is self:
+            if self._is_own:
+                setattr(self._owner, self._name, self._before)
             else:
-                setattr(owner, name, before)
+                delattr(self._owner, self._name)
+
+    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Any]]:
+        return _same, (self._before,)
+
+
+def _same(method: Any) -> Any:
+    return method

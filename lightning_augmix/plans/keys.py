@@ -5,13 +5,13 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["WITHOUT_SEED", "GeneratorKeys", "KeySource", "RunKeys", "Sample", "fold_in"]
+from lightning_augmix.plans.audit import Audit, Sample, StandIn, current_sample, shared
+
+__all__ = ["WITHOUT_SEED", "GeneratorKeys", "KeySource", "RunKeys", "fold_in"]
 
 #: The remedy where a sample has no index or epoch that its augmentation could depend on.
 WITHOUT_SEED = "leave `seed=None` and seed with `seed_everything(…, workers=True)`"
@@ -44,69 +44,58 @@ def fold_in(*integers: int) -> int:
     return z
 
 
-@dataclass
-class Sample:
-    """A sample that the dataset of a training loader is making.
-
-    Attributes:
-        source: Where its keys are expected to come from.
-        index: The index that the loader asks the dataset for; ``None`` where it has none.
-        drawn: Keys drawn from ``source`` for it, in the thread that makes it.
-        foreign: Keys drawn from other sources for it, in the same thread.
-    """
-
-    source: "KeySource"
-    index: int | None
-    drawn: int = 0
-    foreign: int = 0
-
-
-# A context variable, so that threads that make samples side by side do not see each other's.
-_sample: ContextVar[Sample | None] = ContextVar("sample", default=None)
+_Self = TypeVar("_Self", bound="KeySource")
 
 
 class KeySource(ABC):
     """What a transform asks for the key of the next image.
 
     Attributes:
-        drawn: Keys drawn from it in this process.
+        audit: Writes down each key that is drawn.
+        place: Where in the data the transform stands; 0 where there is but one place.
     """
 
     def __init__(self) -> None:
-        self.drawn = 0
+        self.audit = Audit()
+        self.place = 0
 
-    def draw(self) -> int:
-        """Returns the 64-bit key of the next image."""
-        sample = _sample.get()
-        key = self._draw(sample)
-        self.drawn += 1
-        if sample is not None and sample.source is self:
-            sample.drawn += 1
-        elif sample is not None:
-            sample.foreign += 1
+    def at(self: _Self, place: int) -> _Self:
+        """Returns a source of the same keys, with the same audit, for another place.
+
+        Args:
+            place: See above.
+        """
+        source = copy.copy(self)
+        source.place = place
+        return source
+
+    @property
+    def stand_in(self) -> StandIn | None:
+        """What takes the place of keys now; ``None`` outside of experiments."""
+        sample = current_sample()
+        if sample is None:  # in a thread of the dataset's own
+            return self.audit.stand_in
+        return sample.stand_in if sample.audit is self.audit else None
+
+    def draw(self) -> int | StandIn:
+        """Returns the 64-bit key of the next image, or what takes its place."""
+        key = self.stand_in or self._draw(current_sample())
+        self.audit.record(self.place)
         return key
 
     @abstractmethod
     def _draw(self, sample: Sample | None) -> int: ...
 
     @contextmanager
-    def sample(self, index: Any) -> Iterator[Sample]:
+    def sample(self, index: Any, stand_in: StandIn | None = None) -> Iterator[Sample]:
         """Declares the sample that is made within the context.
 
         Args:
             index: The index that the loader asks the dataset for; ``None`` where it has none.
+            stand_in: Takes the place of the keys, in an experiment.
         """
-        sample = Sample(self, self._checked(index))
-        token = _sample.set(sample)
-        try:
+        with self.audit.sample(self._checked(index), stand_in) as sample:
             yield sample
-        finally:
-            _sample.reset(token)
-
-    def is_making_sample(self) -> bool:
-        """Whether this is called within :meth:`sample`."""
-        sample = _sample.get()
-        return sample is not None and sample.source is self
 
     def _checked(self, index: Any) -> int | None:
         return None
@@ -129,11 +118,6 @@ class GeneratorKeys(KeySource):
         return _random_key(self.generator)
 
 
-def _shared(value: int) -> torch.Tensor:
-    shared: torch.Tensor = torch.tensor(value).share_memory_()  # type: ignore[no-untyped-call]
-    return shared
-
-
 _scratch = threading.local()
 
 
@@ -150,14 +134,13 @@ def _random_key(generator: torch.Generator | None) -> int:
 
 
 class RunKeys(KeySource):
-    """Keys for one training run, which the callback gives to the transforms it inserts.
+    """Keys for one training run, which the callback hands to the transforms it inserts.
 
-    Without a seed a key is a number from torch's default generator combined with the rank, because ranks that are
-    seeded alike would otherwise share every draw. With a seed it is a pure function of the seed, the epoch, the index
-    of the sample, and the loader's position among several.
+    Without a seed a key is a number from torch's default generator, with the rank folded in: ranks that are seeded
+    alike would otherwise share every draw. With a seed it is a pure function of the seed, the epoch, the index of the
+    sample, and the loader's position among several.
 
-    The epoch, and whether any key was drawn, live in shared memory: worker processes that are already running see
-    the one and report the other.
+    The epoch lives in shared memory: worker processes that are already running see it change.
 
     Args:
         seed: The seed, or ``None``.
@@ -166,25 +149,25 @@ class RunKeys(KeySource):
 
     def __init__(self, seed: int | None, rank: int) -> None:
         super().__init__()
+        self.audit = Audit(across_processes=True)
         self.seed = seed
         self.rank = rank
         self._loader = 0
-        self._epoch, self._used, self._strict = _shared(0), _shared(0), _shared(0)
+        self._epoch, self._strict = shared(0), shared(0)
 
     def __deepcopy__(self, memo: object) -> "RunKeys":
         # A dataset that copies its transforms deeply stays in the run.
         return self
 
     def for_loader(self, position: int) -> "RunKeys":
-        """Returns the keys of one of several loaders in the run.
+        """Returns the keys of one of several loaders in the run, with an audit of their own.
 
         Args:
             position: The loader's position, from 0.
         """
         keys = copy.copy(self)
-        keys.drawn = 0
+        keys.audit = Audit(across_processes=True)
         keys._loader = position
-        keys._used = _shared(0)
         return keys
 
     @property
@@ -197,31 +180,21 @@ class RunKeys(KeySource):
         self._epoch.fill_(epoch)
 
     @property
-    def used(self) -> bool:
-        """Whether a key was drawn since this was last set to false, in this process or in a worker."""
-        return bool(self._used)
-
-    @used.setter
-    def used(self, used: bool) -> None:
-        self._used.fill_(used)
-
-    @property
-    def only_within_samples(self) -> bool:
-        """Whether to draw outside a sample is an error, as it always is with a seed; shared, too."""
+    def strict(self) -> bool:
+        """Whether to draw outside a sample is an error, as it always is with a seed; in shared memory, too."""
         return self.seed is not None or bool(self._strict)
 
-    @only_within_samples.setter
-    def only_within_samples(self, only: bool) -> None:
-        self._strict.fill_(only)
+    @strict.setter
+    def strict(self, strict: bool) -> None:
+        self._strict.fill_(strict)
 
     def _draw(self, sample: Sample | None) -> int:
-        if self.only_within_samples and (sample is None or sample.source is not self):
+        if self.strict and (sample is None or sample.audit is not self.audit):
             raise RuntimeError(
                 "AugMix was called outside the training dataset: by other data, which must stay clean, in a collate "
                 "function, or in a thread that the dataset started. Apply the transform in the `__getitem__` or "
                 "`__iter__` of the training dataset, and there alone."
             )
-        self.used = True
         if self.seed is None:
             return fold_in(_random_key(None), self.rank)
         assert sample is not None

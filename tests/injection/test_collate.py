@@ -7,8 +7,8 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from lightning_augmix._errors import PlacementError
+from lightning_augmix._views import Views
 from lightning_augmix.injection.collate import CollateViews
-from lightning_augmix.injection.views import Views
 
 Pair = namedtuple("Pair", "image label")
 

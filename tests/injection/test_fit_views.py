@@ -209,7 +209,7 @@ def test_bad_arguments(arguments, kind, message):
 
 
 def test_the_number_of_views_is_part_of_the_state():
-    assert AugMixCallback(views=2).state_dict()["views"] == 2
+    assert AugMixCallback(views=2).settings["views"] == 2
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])

@@ -248,7 +248,7 @@ def test_a_nest_is_augmented_once_at_the_right_place_or_refused(nest):
         assert not nest.certain
     else:
         event("augmented")
-        assert augmix.keys.drawn == len(images)
+        assert augmix.keys.audit.drawn == len(images)
         for image, (img, way) in zip(images, nest.ways, strict=True):
             assert any(
                 image.shape == right.shape and np.allclose(image, right, atol=1e-5)

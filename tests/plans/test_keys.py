@@ -76,25 +76,25 @@ def test_epoch_and_use_are_seen_through_copies_that_workers_get():
     copied = pickle.loads(ForkingPickler.dumps(keys))  # what a spawned process is given
     keys.epoch = 7
     assert copied.epoch == 7
-    assert not keys.used
+    assert not keys.audit.used
     with copied.sample(0):
         copied.draw()
-    assert keys.used
-    keys.used = False
-    assert not copied.used
+    assert keys.audit.used
+    keys.audit.used = False
+    assert not copied.audit.used
 
 
 def test_a_sample_counts_the_keys_that_are_drawn_for_it():
     keys, others = RunKeys(None, 0), GeneratorKeys()
-    assert not keys.is_making_sample()
+    assert not keys.audit.is_making_sample()
     with keys.sample("any index") as sample:
-        assert keys.is_making_sample()
-        assert not others.is_making_sample()
+        assert keys.audit.is_making_sample()
+        assert not others.audit.is_making_sample()
         for source in (keys, others, keys):
             source.draw()
     others.draw()
     assert (sample.drawn, sample.foreign) == (2, 1)
-    assert (keys.drawn, others.drawn) == (2, 2)
+    assert (keys.audit.drawn, others.audit.drawn) == (2, 2)
 
 
 def test_loaders_of_a_run_share_epoch_and_use_but_no_keys():
@@ -106,7 +106,7 @@ def test_loaders_of_a_run_share_epoch_and_use_but_no_keys():
         with source.sample(7):
             drawn.append(source.draw())
     assert {source.epoch for source in loaders} == {4}
-    assert keys.used
+    assert keys.audit.used
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) == 3
 

@@ -5,8 +5,7 @@ once. The steps behind AugMix are applied to each view, and every view meets the
 """
 
 import copy
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, NoReturn
 
@@ -16,17 +15,16 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from lightning_augmix.transform import AugmentAndMixTransform
+from lightning_augmix._randomness import replays
 
 __all__ = [
-    "AugMixViews",
     "EachView",
     "Views",
     "check_views",
     "differ",
     "entries_of_views",
+    "joined",
     "leaves_and_structure",
-    "replays",
 ]
 
 _UNCHANGED = (
@@ -128,62 +126,6 @@ def differ(first: Any, second: Any) -> bool:
         return False
 
 
-def replays(times: int) -> Iterator[int]:
-    """Counts to ``times`` and sets the global random states back for each, so that each meets the same draws.
-
-    Behind the last, the states of torch, NumPy and Python are as the first left them.
-
-    Args:
-        times: At least 1.
-    """
-    before = after = _random_states()
-    for number in range(times):
-        if number == 1:
-            after = _random_states()
-        if number > 0:
-            _set_random_states(before)
-        yield number
-    if times > 1:
-        _set_random_states(after)
-
-
-def _random_states() -> tuple[Any, Any, Any]:
-    return torch.get_rng_state(), np.random.get_state(), random.getstate()
-
-
-def _set_random_states(states: tuple[Any, Any, Any]) -> None:
-    torch.set_rng_state(states[0])
-    np.random.set_state(states[1])
-    random.setstate(states[2])
-
-
-class AugMixViews(AugmentAndMixTransform):
-    """AugMix that makes views of an image, each augmented with a plan of its own.
-
-    Args:
-        transform: Whose hyperparameters, engine and keys it takes.
-        views: Number of augmented views, at least 1.
-
-    Attributes:
-        views: The number.
-    """
-
-    def __init__(self, transform: AugmentAndMixTransform, views: int) -> None:
-        super().__init__(**transform.hyperparameters.arguments(), engine=transform.engine)
-        self.keys = transform.keys
-        self.views = views
-
-    def forward(self, *inputs: Any) -> Any:
-        """Puts the views of each image in its place in the sample."""
-        augmented = [super(AugMixViews, self).forward(*inputs) for _ in range(self.views)]
-        clean = inputs if len(inputs) > 1 else inputs[0]
-        return _joined([clean, *augmented], self._needs_transform_list(pytree.tree_leaves(clean)))
-
-    def extra_repr(self) -> str:
-        """The hyperparameters, as printed within pipelines."""
-        return f"{super().extra_repr()}, views={self.views}"
-
-
 class EachView(nn.Module):
     """Applies a step to each view of an image, with the same random draws.
 
@@ -210,11 +152,19 @@ class EachView(nn.Module):
         samples = [pytree.tree_unflatten(own, structure) for own in entries_of_views(entries)]
         # Random states are left alone where they do not matter: to set them back costs more than a small image's steps.
         order = replays(len(samples)) if self.draws else range(len(samples))
-        return _joined([self.step(*samples[view]) for view in order], is_image)
+        return joined([self.step(*samples[view]) for view in order], is_image)
 
 
-def _joined(samples: list[Any], is_image: list[bool]) -> Any:
-    """One sample of several that differ in their images."""
+def joined(samples: list[Any], is_image: list[bool]) -> Any:
+    """One sample of several that differ in their images, which become :class:`Views`.
+
+    Args:
+        samples: The sample for each view, the clean one first.
+        is_image: Which of the entries are images.
+
+    Raises:
+        TypeError: If other entries differ, or the numbers of entries do.
+    """
     all_leaves, structures = zip(*map(pytree.tree_flatten, samples), strict=True)
     if len(all_leaves[0]) != len(is_image):
         raise TypeError(

@@ -12,22 +12,27 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lightning_augmix import AugmentAndMixTransform
-from lightning_augmix.injection.pipeline import describe, find_place, insert
-from lightning_augmix.injection.views import (
-    AugMixViews,
+from lightning_augmix._randomness import replays
+from lightning_augmix._views import (
     EachView,
     Views,
     check_views,
     differ,
     leaves_and_structure,
-    replays,
 )
+from lightning_augmix.injection.pipeline import describe, find_place, insert
 from lightning_augmix.plans.keys import RunKeys
 from toy import CERTAIN, dim_image, is_augmented
 
 
+def with_views(views, **settings):
+    transform = AugmentAndMixTransform(**settings)
+    transform.views = views
+    return transform
+
+
 def augmix(views=2):
-    return AugMixViews(AugmentAndMixTransform(**CERTAIN), views)
+    return with_views(views, **CERTAIN)
 
 
 def draws():
@@ -57,7 +62,7 @@ def test_an_image_becomes_its_views():
 
 
 def test_views_have_plans_of_their_own():
-    views = AugMixViews(AugmentAndMixTransform(severity=10), 2)(dim_image(0))
+    views = with_views(2, severity=10)(dim_image(0))
     assert views.images[1] != views.images[2]
 
 
@@ -109,7 +114,7 @@ PIPELINES = [
 
 @pytest.mark.parametrize("pipeline", PIPELINES, ids=describe)
 def test_the_clean_view_is_what_the_pipeline_gives_and_the_others_meet_the_same_draws(pipeline):
-    augmix = AugMixViews(AugmentAndMixTransform(**CERTAIN), 2)
+    augmix = with_views(2, **CERTAIN)
     augmix.keys = RunKeys(0, 0)
     transform = insert(pipeline, find_place(pipeline), augmix)
     for seed in range(8):
@@ -137,7 +142,7 @@ def test_joint_transforms_of_images_and_targets():
         ]
     )
     settings = {**CERTAIN, "augmentation_set": ["autocontrast"]}
-    transform = insert(pipeline, find_place(pipeline), AugMixViews(AugmentAndMixTransform(**settings), 2))
+    transform = insert(pipeline, find_place(pipeline), with_views(2, **settings))
     boxes = tv_tensors.BoundingBoxes([[0, 0, 2, 3]], format="XYXY", canvas_size=(12, 10))
     image, target = transform(dim_image(0), {"boxes": boxes, "labels": torch.tensor([3])})
     assert [tuple(view.shape) for view in image.images] == [(3, 12, 10)] * 3
@@ -196,7 +201,7 @@ FLOAT = v2.ToDtype(torch.float32, scale=True)
     ],
 )
 def test_views_meet_the_same_draws_of_hooks_and_of_subclasses_of_containers(pipeline):
-    transform = insert(pipeline, find_place(pipeline), AugMixViews(AugmentAndMixTransform(severity=0), 2))
+    transform = insert(pipeline, find_place(pipeline), with_views(2, severity=0))
     views = transform(dim_image(0)).images
     assert torch.equal(views[0], views[1])
     assert torch.equal(views[0], views[2])

@@ -12,8 +12,9 @@ from torchvision.transforms import v2
 from kinds import Caching, Closure, ClosureStream, Plain, PlainStream, Reading, Retrying, Stream, Threaded
 from lightning_augmix import AugmentAndMixTransform, augment_dataset, augmix_image
 from lightning_augmix._errors import PlacementError
+from lightning_augmix.injection.entries import entries_of
+from lightning_augmix.injection.guard import Guard, augment_field, augment_leaf, guarded, only_image
 from lightning_augmix.injection.loaders import inject
-from lightning_augmix.injection.samples import Announced, answering, augment_field, augment_sample
 from lightning_augmix.plans.keys import RunKeys
 from toy import CERTAIN, Dim, dim_image, is_augmented, to_tensor
 
@@ -76,7 +77,8 @@ def test_fields_that_are_no_images_are_refused(sample, image_key, message):
 
 def test_the_image_is_found_in_any_nesting(augmix):
     sample = {"inner": [("name", tv_tensors.Image(np.array(dim_image(0)).transpose(2, 0, 1)))], "label": torch.zeros(3)}
-    assert is_augmented(augment_sample(sample, augmix)["inner"][0][1])
+    augmented = augment_leaf(sample, only_image(entries_of(sample)), augmix)
+    assert is_augmented(augmented["inner"][0][1])
     assert not is_augmented(sample["inner"][0][1])
 
 
@@ -107,9 +109,9 @@ def test_a_dataset_that_applies_augmix_itself_is_an_error(dataset, augmix):
 def test_one_that_answers_with_another_of_its_samples_is_augmented_once(seeded):
     for transform in (to_tensor(), None):
         augmented = augment_dataset(Retrying(transform), seeded)
-        before = seeded.keys.drawn
+        before = seeded.keys.audit.drawn
         augmented[2]
-        assert seeded.keys.drawn == before + 1
+        assert seeded.keys.audit.drawn == before + 1
 
 
 def test_threads_of_the_dataset(augmix):
@@ -171,7 +173,9 @@ def test_batches_of_indices_make_batches_of_images(augmix):
 
 
 def announced(dataset, keys, on_unsupported="raise"):
-    return answering(dataset, Announced(keys, on_unsupported))
+    transform = AugmentAndMixTransform()
+    transform.keys = keys
+    return guarded(dataset, Guard("by hand", transform, on_unsupported=on_unsupported))
 
 
 def test_announced_samples_have_the_keys_of_their_index(seeded):

@@ -336,6 +336,15 @@ REFUSED_AT_THE_SAMPLE = {
 }
 
 
+#: `image_key=` is no way out: there is no image, AugMix does not take it, or the sample has no keys.
+WITHOUT_KEY = {
+    "the transforms of torchvision's weights",
+    "no image",
+    "a mode AugMix does not take",
+    "floats in a stream",
+}
+
+
 @pytest.mark.parametrize("case", REFUSED_AT_THE_SAMPLE)
 def test_a_sample_that_is_not_certain_is_refused_with_the_data_and_the_remedy(case, augmix):
     make, reason, seen = REFUSED_AT_THE_SAMPLE[case]
@@ -347,4 +356,4 @@ def test_a_sample_that_is_not_certain_is_refused_with_the_data_and_the_remedy(ca
     assert message.startswith("AugMix was not applied: ")
     assert reason in message.split("The data it saw:")[0]
     assert seen in message.split("The data it saw:")[1]
-    assert "`image_key=`" in message
+    assert ("`image_key=`" in message) is (case not in WITHOUT_KEY)

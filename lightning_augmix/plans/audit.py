@@ -1,0 +1,119 @@
+"""The audit of draws: which keys were drawn, for which sample, in this thread, in this process and in any."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+import torch
+
+__all__ = ["Audit", "Sample", "StandIn", "current_sample", "shared"]
+
+
+class StandIn(Enum):
+    """What takes the place of a key, and so of AugMix, in an experiment."""
+
+    IDENTITY = auto()
+    NEGATIVE = auto()
+
+
+def shared(value: int) -> torch.Tensor:
+    """An integer in shared memory, which worker processes that are already running see change."""
+    tensor: torch.Tensor = torch.tensor(value).share_memory_()  # type: ignore[no-untyped-call]
+    return tensor
+
+
+@dataclass
+class Sample:
+    """A sample that the dataset of a training loader is making.
+
+    Attributes:
+        audit: Counts the keys that are expected to be drawn for it.
+        index: The index that the loader asks the dataset for; ``None`` where it has none.
+        stand_in: Takes the place of its keys; ``None`` outside of experiments.
+        drawn: Expected keys that were drawn for it, in the thread that makes it.
+        foreign: Other keys that were drawn for it, in the same thread.
+        places: The places in the data where the expected keys were drawn.
+    """
+
+    audit: "Audit"
+    index: int | None
+    stand_in: StandIn | None = None
+    drawn: int = 0
+    foreign: int = 0
+    places: set[int] = field(default_factory=set)
+
+
+# A context variable, so that threads that make samples side by side do not see each other's.
+_sample: ContextVar[Sample | None] = ContextVar("sample", default=None)
+
+
+def current_sample() -> Sample | None:
+    """The sample that is being made in this thread, if any."""
+    return _sample.get()
+
+
+class Audit:
+    """Counts the keys that are drawn for one training loader or dataset.
+
+    Args:
+        across_processes: Whether :attr:`used` tells of worker processes too.
+
+    Attributes:
+        drawn: Keys drawn in this process, in any of its threads: a dataset may transform in threads of its own.
+        stand_in: What threads of the dataset's own get in place of keys during an experiment.
+    """
+
+    def __init__(self, *, across_processes: bool = False) -> None:
+        self.drawn = 0
+        self.stand_in: StandIn | None = None
+        self._used = shared(0) if across_processes else torch.tensor(0)
+
+    @property
+    def used(self) -> bool:
+        """Whether a key was drawn, or a sample needed none, since this was last set to false."""
+        return bool(self._used)
+
+    @used.setter
+    def used(self, used: bool) -> None:
+        self._used.fill_(used)
+
+    def record(self, place: int) -> None:
+        """Writes down that a key was drawn.
+
+        Args:
+            place: Where in the data.
+        """
+        self.drawn += 1
+        self._used.fill_(1)
+        sample = _sample.get()
+        if sample is None:
+            return
+        if sample.audit is self:
+            sample.drawn += 1
+            sample.places.add(place)
+        else:
+            sample.foreign += 1
+
+    def is_making_sample(self) -> bool:
+        """Whether this is called within :meth:`sample`."""
+        sample = _sample.get()
+        return sample is not None and sample.audit is self
+
+    @contextmanager
+    def sample(self, index: int | None, stand_in: StandIn | None = None) -> Iterator[Sample]:
+        """Declares the sample that is made within the context.
+
+        Args:
+            index: See :class:`Sample`.
+            stand_in: See :class:`Sample`.
+        """
+        sample = Sample(self, index, stand_in)
+        token = _sample.set(sample)
+        self.stand_in = stand_in
+        try:
+            yield sample
+        finally:
+            self.stand_in = None
+            _sample.reset(token)
