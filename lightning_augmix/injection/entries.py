@@ -1,6 +1,6 @@
 """The entries of a sample: what they are, which may be images, and what lies over an image."""
 
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from numbers import Number
 from typing import Any
@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from lightning_augmix._images import may_be_image
 from lightning_augmix._views import Views
 
-__all__ = ["Entry", "describe_entries", "entries_of", "lies_over_image"]
+__all__ = ["Entry", "describe_entries", "entries_of", "kind_of", "lies_over_image"]
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,11 @@ class Entry:
         path: How Python reaches it from the sample, for instance ``[1]['boxes']``.
         names: The keys and field names on the way.
         value: The tensor, array, image, list of numbers, or whatever it is; of views of an image, the first augmented.
-        kind: The same for entries of the same kind at the same place: the path, the type, the number of dimensions.
     """
 
     path: str
     names: tuple[str, ...]
     value: Any
-    kind: Hashable
 
     @property
     def is_named_as_target(self) -> bool:
@@ -86,25 +84,49 @@ def entries_of(sample: Any, count: int | None = None) -> list[Entry]:
         sample: Any nesting of mappings, sequences and objects with attributes.
         count: The number of samples in it, if it is a batch: lists of as many images are one entry.
     """
-    return list(_entries(sample, count, "", "", (), frozenset()))
+    return list(_entries(sample, count, "", (), frozenset()))
 
 
 def _entries(
-    value: Any, count: int | None, path: str, kind: str, names: tuple[str, ...], within: frozenset[int]
+    value: Any, count: int | None, path: str, names: tuple[str, ...], within: frozenset[int]
 ) -> Iterator[Entry]:
     if isinstance(value, Views):
         value = value.images[1]
     parts = None if _is_leaf(value, count) or id(value) in within else _parts(value)
     if parts is None:
-        yield Entry(
-            path, names, value, (kind, type(value), getattr(value, "ndim", None), getattr(value, "dtype", None))
-        )
+        yield Entry(path, names, value)
         return
     within |= {id(value)}
-    # Lists may differ in length from sample to sample.
     for step, name, part in parts:
-        of_kind = f"{kind}[…]" if isinstance(value, list) else f"{kind}{step}"
-        yield from _entries(part, count, f"{path}{step}", of_kind, (*names, name) if name else names, within)
+        yield from _entries(part, count, f"{path}{step}", (*names, name) if name else names, within)
+
+
+_SCALARS = (int, float, str, bool, type(None))
+
+
+def kind_of(value: Any) -> Any:
+    """What a sample has in common with those of the same structure: types, keys, dtypes and numbers of dimensions.
+
+    Args:
+        value: A sample, or a part of one.
+
+    Returns:
+        What can be hashed.
+    """
+    cls = type(value)
+    if cls in _SCALARS:
+        return cls
+    if cls is Views:
+        return kind_of(value.images[1])
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return cls, value.dtype, value.ndim
+    if isinstance(value, tuple):
+        return cls, tuple(map(kind_of, value))
+    if isinstance(value, list):
+        return cls, frozenset(map(kind_of, value))  # of any length
+    if isinstance(value, Mapping):
+        return cls, tuple((key, kind_of(value[key])) for key in value)
+    return cls
 
 
 def _is_leaf(value: Any, count: int | None) -> bool:

@@ -1,15 +1,13 @@
 """The guard of a training dataset: each of its samples goes through AugMix, once, and its image does."""
 
-import copy
-import difflib
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
 from lightning_augmix._errors import OnUnsupported, PlacementError, refuse
@@ -17,14 +15,15 @@ from lightning_augmix.injection.advice import BY_HAND, PHOTOMETRIC, write_instea
 from lightning_augmix.injection.copies import OURS, copy_dataset
 from lightning_augmix.injection.decide import ImageKey
 from lightning_augmix.injection.derived import refusing_to_derive
-from lightning_augmix.injection.entries import Entry, describe_entries, entries_of, lies_over_image
+from lightning_augmix.injection.entries import Entry, describe_entries, entries_of, kind_of, lies_over_image
 from lightning_augmix.injection.proof import UnprovedError, experiment
 from lightning_augmix.injection.rebuild import throw_away_copy
-from lightning_augmix.plans.audit import StandIn
+from lightning_augmix.injection.samples import augment_field, augment_leaf, field_of, only_image, position_of
+from lightning_augmix.plans.audit import Sample, StandIn
 from lightning_augmix.plans.keys import KeySource
 from lightning_augmix.transform import AugmentAndMixTransform
 
-__all__ = ["Guard", "OverImageError", "Way", "augment_field", "augment_leaf", "field_of", "guarded", "only_image"]
+__all__ = ["Guard", "OverImageError", "Way", "guarded"]
 
 _D = TypeVar("_D")
 
@@ -62,7 +61,9 @@ class Guard:
         self.seen = seen
         self.on_unsupported = on_unsupported
         self._process: int | None = None
-        self._known: set[Hashable] = set()
+        # The kinds of samples that were proved, and what is known of them: where the image is, if AugMix is applied to
+        # it; of batches, whether AugMix is called for each image or once for all.
+        self._known: dict[Hashable, Any] = {}
         self._has_given_up = False
 
     @property
@@ -113,40 +114,46 @@ class Guard:
                 self.keys.audit.used = True
                 return sample
             try:
-                # A dataset may read ahead, and may make several samples of one image: one key by the first sample.
-                if self.way == "inserted" and self.keys.audit.drawn == drawn:
-                    raise UnprovedError(_NOT_CALLED, entries_of(sample))
-                return self._checked(sample, None, made.foreign)
+                if self.way == "applied":
+                    return self._applied(sample, None, made.foreign)
+                if self.way == "inserted":
+                    self._check_next(sample, drawn, made.foreign)
             except PlacementError as error:
                 self._refuse(error)
             return sample
 
+    def _check_next(self, sample: Any, drawn: int, foreign: int) -> None:
+        # A dataset may read ahead, and may make several samples of one image: one key by the first sample.
+        if self.keys.audit.drawn == drawn:
+            raise UnprovedError(_NOT_CALLED, entries_of(sample))
+        if foreign:
+            raise PlacementError(_TWICE)
+        kind = kind_of(sample)
+        if kind not in self._known:
+            entries = entries_of(sample)
+            self._check_over_image(entries, [entry for entry in entries if entry.may_be_image])
+            self._known[kind] = None
+
     def _start_in_process(self) -> None:
         # A worker that was forked has to see for itself.
         if self._process != os.getpid():
-            self._process, self._known, self._has_given_up = os.getpid(), set(), False
+            self._process, self._known, self._has_given_up = os.getpid(), {}, False
 
     def _made(self, dataset: Any, index: Any, load: Callable[[Any], Any]) -> Any:
-        count = _length(index)
-        if self.way != "applied" and not self._known:
+        if not self._known and self.way != "applied":
             # Before anything augmented may come into a cache of the dataset's.
             self._prove(dataset, index, load)
-        drawn = self.keys.audit.drawn
+        before = self.keys.audit.drawn
         with self.keys.sample(index) as made:
             sample = self._loaded(dataset, load)
             if sample is None:
                 self.keys.audit.used = True
                 return None
-            # Not `made.drawn`: a dataset may transform in threads of its own.
-            drawn = made.drawn if self.way == "by hand" else self.keys.audit.drawn - drawn
-            if self.way != "applied":
-                self._check_draws(drawn, count, sample)
-            sample = self._checked(sample, count, made.foreign)
-        if self.way != "applied":
-            kind = _kind(entries_of(sample, count), frozenset(made.places))
-            if kind not in self._known:
-                self._prove(dataset, index, load)
-                self._known.add(kind)
+            if self.way == "applied":
+                return self._applied(sample, _length(index), made.foreign)
+        # Not `made.drawn` alone: a dataset may transform in threads of its own.
+        drawn = made.drawn if self.way == "by hand" else self.keys.audit.drawn - before
+        self._check(dataset, index, load, sample, made, drawn)
         return sample
 
     def _loaded(self, dataset: Any, load: Callable[[Any], Any]) -> Any:
@@ -160,26 +167,37 @@ class Guard:
                 ) from error
             raise
 
-    def _check_draws(self, drawn: int, count: int | None, sample: Any) -> None:
-        images = drawn // max(1, self.transform.views)
+    def _check(
+        self, dataset: Any, index: Any, load: Callable[[Any], Any], sample: Any, made: Sample, drawn: int
+    ) -> None:
+        """Refuses a sample that AugMix did not reach: by what was drawn, or by an experiment if its kind is new."""
         if drawn == 0:
             raise UnprovedError(_NOT_CALLED if self.way == "inserted" else _NOT_BY_HAND, entries_of(sample))
-        # A batch is augmented by one call or by one for each image.
-        if count is not None and 1 < images < count:
-            raise UnprovedError(
-                f"{count - images} of {count} images of a batch were made without it", entries_of(sample, count)
-            )
+        if made.foreign and self.way == "inserted":
+            raise PlacementError(_TWICE)
+        count, kind = _length(index), (kind_of(sample), frozenset(made.places))
+        is_batch = count is not None and count > 1
+        if kind not in self._known or (is_batch and self._known[kind] is None):
+            self._prove(dataset, index, load)
+            self._known.setdefault(kind, None)
+        images = drawn // max(1, self.transform.views)
+        if count is not None and images < count and self._known[kind] == "each":
+            reason = f"{count - images} of {count} images of a batch were made without it"
+            raise UnprovedError(reason, entries_of(sample, count))
 
     def _prove(self, dataset: Any, index: Any, load: Callable[[Any], Any]) -> None:
-        count, places = _length(index), set[int]()
-        copied = throw_away_copy(dataset)
+        """Shows by an experiment which entry of a sample AugMix reaches, and refuses if it is not the image."""
+        count, copied, kinds = _length(index), throw_away_copy(dataset), dict[Hashable, str | None]()
 
         def make(stand_in: StandIn) -> tuple[Any, bool]:
             before = self.keys.audit.drawn
             with self.keys.sample(index, stand_in) as made:
                 sample = self._loaded(copied, load)
-            places.update(made.places)
-            return sample, (made.drawn if self.way == "by hand" else self.keys.audit.drawn - before) > 0
+            drawn = made.drawn if self.way == "by hand" else self.keys.audit.drawn - before
+            # The images of a batch are augmented each by a call, or all by one.
+            calls = ("each" if drawn > 1 else "all") if count is not None and count > 1 else None
+            kinds.setdefault((kind_of(sample), frozenset(made.places)), calls)
+            return sample, drawn > 0
 
         drawn = self.keys.audit.drawn
         shown = experiment(make, copied, count)
@@ -189,32 +207,32 @@ class Guard:
         if self.way == "by hand" and not shown.reached and not all(shown.was_called):
             raise UnprovedError(_NOT_BY_HAND, shown.entries)
         if self.way == "inserted":
-            self._check_over_image(shown.entries, [e for e in shown.entries if e.path in shown.reached])
+            self._check_over_image(shown.entries, [entry for entry in shown.entries if entry.path in shown.reached])
         shown.image(by_hand=self.way == "by hand")
-        self._known.add(_kind(shown.entries, frozenset(places)))
+        self._known.update(kinds)
 
-    def _checked(self, sample: Any, count: int | None, foreign: int) -> Any:
-        if foreign and self.way != "by hand":
-            raise PlacementError("the dataset applies AugMix itself, and applying it twice is not AugMix")
-        if self.way != "applied":
-            return sample
-        entries = entries_of(sample, count)
-        kind = _kind(entries)
+    def _applied(self, sample: Any, count: int | None, foreign: int) -> Any:
+        """Augments the image of a sample that the dataset made."""
+        if foreign:
+            raise PlacementError(_TWICE)
+        kind = kind_of(sample)
         try:
+            if kind not in self._known:
+                entries = entries_of(sample, count)
+                image = only_image(entries) if self.image_key is None else field_of(sample, self.image_key)
+                self._check_over_image(entries, [entry for entry in entries if entry.value is image])
+                self.transform.check_inputs(tree_leaves(sample))
+                self._known[kind] = position_of(sample, image) if self.image_key is None else None
             if self.image_key is None:
-                image = only_image(entries)
-                augmented = augment_leaf(sample, image, self.transform)
-            else:
-                image = field_of(sample, self.image_key)
-                augmented = augment_field(sample, self.transform, self.image_key)
+                return augment_leaf(sample, self._known[kind], self.transform)
+            return augment_field(sample, self.transform, self.image_key)
         except (TypeError, ValueError) as error:
+            if isinstance(error, OverImageError):
+                raise
+            entries = entries_of(sample, count)
             # A mask beside the image is what to tell of, not that both may be images.
             self._check_over_image(entries, [entry for entry in entries if entry.may_be_image])
             raise UnprovedError(str(error), entries) from (None if isinstance(error, PlacementError) else error)
-        if kind not in self._known:
-            self._check_over_image(entries, [entry for entry in entries if entry.value is image])
-            self._known.add(kind)
-        return augmented
 
     def _check_over_image(self, entries: Sequence[Entry], images: Sequence[Entry]) -> None:
         hyperparameters = self.transform.hyperparameters
@@ -256,6 +274,7 @@ _NOT_CALLED = (
     "to the original, or a cache of transformed samples)"
 )
 _NOT_BY_HAND = "a sample was made without it"
+_TWICE = "the dataset applies AugMix itself, and applying it twice is not AugMix"
 
 
 def _length(index: Any) -> int | None:
@@ -263,95 +282,6 @@ def _length(index: Any) -> int | None:
     if isinstance(index, list | tuple | np.ndarray | torch.Tensor) and np.ndim(index) == 1:
         return len(index)
     return None
-
-
-def _kind(entries: Sequence[Entry], places: frozenset[int] = frozenset()) -> Hashable:
-    return frozenset(entry.kind for entry in entries), places
-
-
-def only_image(entries: Sequence[Entry]) -> Any:
-    """The image of a sample, if there is one alone and it is still uint8.
-
-    Args:
-        entries: Those of the sample.
-
-    Raises:
-        PlacementError: If the sample has no image or several, or if the image is floating-point.
-    """
-    images = [entry.value for entry in entries if entry.may_be_image]
-    if len(images) != 1:
-        raise PlacementError(f"{len(images) or 'no'} entries of the sample may be images, and AugMix takes one")
-    [image] = images
-    if isinstance(image, torch.Tensor | np.ndarray) and image.dtype not in (torch.uint8, np.uint8):
-        raise PlacementError(
-            f"the image of the sample is {image.dtype}, and no transform that can be seen shows where it became so"
-        )
-    return image
-
-
-def augment_leaf(sample: Any, image: Any, transform: AugmentAndMixTransform) -> Any:
-    """Returns a sample with its image augmented; the one given stays as it is.
-
-    Args:
-        sample: Any nesting of tuples, lists and dicts.
-        image: The image in it.
-        transform: AugMix.
-
-    Raises:
-        PlacementError: If the image is within something else.
-        ValueError: If AugMix does not take the image, or the sample has boxes, masks or keypoints.
-    """
-    leaves, structure = tree_flatten(sample)
-    if not any(leaf is image for leaf in leaves):
-        raise PlacementError("the image of the sample is neither in a tuple, nor in a list, nor in a dict")
-    transform.check_inputs(leaves)
-    return tree_unflatten([transform(leaf) if leaf is image else leaf for leaf in leaves], structure)
-
-
-def field_of(sample: Any, image_key: ImageKey) -> Any:
-    """The field of a sample that a key or position names.
-
-    Args:
-        sample: A dictionary, list, tuple or named tuple.
-        image_key: The key or position.
-
-    Raises:
-        PlacementError: If the sample has no such field.
-    """
-    try:
-        return sample[image_key]
-    except (LookupError, TypeError):
-        pass
-    if not isinstance(sample, Mapping):
-        kind, hint = f"type {type(sample).__name__}", ""
-    else:
-        kind = f"keys {list(sample)}"
-        close = difflib.get_close_matches(str(image_key), [key for key in sample if isinstance(key, str)], 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise PlacementError(f"the sample has no field `image_key={image_key!r}`, it is of {kind}{hint}")
-
-
-def augment_field(sample: Any, transform: AugmentAndMixTransform, image_key: ImageKey) -> Any:
-    """Returns a sample with the image in one field augmented; the one given stays as it is.
-
-    Args:
-        sample: A dictionary, list, tuple or named tuple.
-        transform: AugMix.
-        image_key: The field's key or position; a list of images is augmented image by image.
-
-    Raises:
-        PlacementError: If the sample has no such field.
-        TypeError: If the field is no image.
-        ValueError: If the field is an image of a kind AugMix does not take, or the sample has what it would not fit.
-    """
-    field = field_of(sample, image_key)
-    transform.check_inputs(tree_leaves(sample))
-    changed: Any = list(sample) if isinstance(sample, tuple) else copy.copy(sample)
-    is_list = isinstance(field, list | tuple) and not hasattr(field, "_fields")
-    changed[image_key] = type(field)(map(transform, field)) if is_list else transform(field)
-    if not isinstance(sample, tuple):
-        return changed
-    return type(sample)(*changed) if hasattr(sample, "_fields") else tuple(changed)
 
 
 def guarded(dataset: _D, guard: Guard) -> _D:

@@ -58,7 +58,7 @@ class Audit:
     """Counts the keys that are drawn for one training loader or dataset.
 
     Args:
-        across_processes: Whether :attr:`used` tells of worker processes too.
+        across_processes: Whether :attr:`used` is kept, in memory that worker processes share.
 
     Attributes:
         drawn: Keys drawn in this process, in any of its threads: a dataset may transform in threads of its own.
@@ -68,7 +68,7 @@ class Audit:
     def __init__(self, *, across_processes: bool = False) -> None:
         self.drawn = 0
         self.stand_in: StandIn | None = None
-        self._used = shared(0) if across_processes else torch.tensor(0)
+        self._used = shared(0) if across_processes else None
 
     @property
     def used(self) -> bool:
@@ -77,7 +77,8 @@ class Audit:
 
     @used.setter
     def used(self, used: bool) -> None:
-        self._used.fill_(used)
+        if self._used is not None:
+            self._used.fill_(used)
 
     def record(self, place: int) -> None:
         """Writes down that a key was drawn.
@@ -86,7 +87,7 @@ class Audit:
             place: Where in the data.
         """
         self.drawn += 1
-        self._used.fill_(1)
+        self.used = True
         sample = _sample.get()
         if sample is None:
             return

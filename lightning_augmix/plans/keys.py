@@ -3,8 +3,7 @@
 import copy
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
@@ -86,16 +85,14 @@ class KeySource(ABC):
     @abstractmethod
     def _draw(self, sample: Sample | None) -> int: ...
 
-    @contextmanager
-    def sample(self, index: Any, stand_in: StandIn | None = None) -> Iterator[Sample]:
+    def sample(self, index: Any, stand_in: StandIn | None = None) -> AbstractContextManager[Sample]:
         """Declares the sample that is made within the context.
 
         Args:
             index: The index that the loader asks the dataset for; ``None`` where it has none.
             stand_in: Takes the place of the keys, in an experiment.
         """
-        with self.audit.sample(self._checked(index), stand_in) as sample:
-            yield sample
+        return self.audit.sample(self._checked(index), stand_in)
 
     def _checked(self, index: Any) -> int | None:
         return None

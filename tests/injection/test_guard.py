@@ -13,8 +13,9 @@ from kinds import Caching, Closure, ClosureStream, Plain, PlainStream, Reading, 
 from lightning_augmix import AugmentAndMixTransform, augment_dataset, augmix_image
 from lightning_augmix._errors import PlacementError
 from lightning_augmix.injection.entries import entries_of
-from lightning_augmix.injection.guard import Guard, augment_field, augment_leaf, guarded, only_image
+from lightning_augmix.injection.guard import Guard, guarded
 from lightning_augmix.injection.loaders import inject
+from lightning_augmix.injection.samples import augment_field, augment_leaf, only_image, position_of
 from lightning_augmix.plans.keys import RunKeys
 from toy import CERTAIN, Dim, dim_image, is_augmented, to_tensor
 
@@ -77,7 +78,8 @@ def test_fields_that_are_no_images_are_refused(sample, image_key, message):
 
 def test_the_image_is_found_in_any_nesting(augmix):
     sample = {"inner": [("name", tv_tensors.Image(np.array(dim_image(0)).transpose(2, 0, 1)))], "label": torch.zeros(3)}
-    augmented = augment_leaf(sample, only_image(entries_of(sample)), augmix)
+    position = position_of(sample, only_image(entries_of(sample)))
+    augmented = augment_leaf(sample, position, augmix)
     assert is_augmented(augmented["inner"][0][1])
     assert not is_augmented(sample["inner"][0][1])
 
