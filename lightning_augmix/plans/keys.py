@@ -1,4 +1,4 @@
-"""Where the 64-bit keys of plans come from: torch's generator, or (seed, epoch, sample index)."""
+"""Sources of the plans' 64-bit keys: torch's generator, or (seed, epoch, sample index)."""
 
 import copy
 import threading
@@ -13,7 +13,7 @@ import torch
 
 __all__ = ["WITHOUT_SEED", "GeneratorKeys", "KeySource", "RunKeys", "Sample", "fold_in"]
 
-#: The remedy where a sample has no index or epoch that its augmentation could depend on.
+#: The remedy if a sample has no index or epoch for its augmentation to depend on.
 WITHOUT_SEED = "leave `seed=None` and seed with `seed_everything(…, workers=True)`"
 
 _MASK = 2**64 - 1
@@ -22,8 +22,8 @@ _MASK = 2**64 - 1
 def fold_in(*integers: int) -> int:
     """Hashes integers to a 64-bit key that depends on each of them and on their order.
 
-    Each is folded in by a round of the SplitMix64 finaliser, a bijection of 64 bits, so keys that differ in one
-    integer alone never collide.
+    Each is folded in by a round of the SplitMix64 finaliser, a bijection of 64 bits, so keys that differ in only one
+    integer never collide.
 
     Args:
         *integers: Any integers, taken modulo 2⁶⁴.
@@ -46,13 +46,13 @@ def fold_in(*integers: int) -> int:
 
 @dataclass
 class Sample:
-    """A sample that the dataset of a training loader is making.
+    """A sample that a training loader's dataset is making.
 
     Attributes:
-        source: Where its keys are expected to come from.
-        index: The index that the loader asks the dataset for; ``None`` where it has none.
-        drawn: Keys drawn from ``source`` for it, in the thread that makes it.
-        foreign: Keys drawn from other sources for it, in the same thread.
+        source: The source its keys should come from.
+        index: The index the loader requested; ``None`` if there is none.
+        drawn: Number of keys drawn from ``source`` for it, in the thread that makes it.
+        foreign: Number of keys drawn from other sources for it, in the same thread.
     """
 
     source: "KeySource"
@@ -61,15 +61,15 @@ class Sample:
     foreign: int = 0
 
 
-# A context variable, so that threads that make samples side by side do not see each other's.
+# A context variable, so that threads that make samples in parallel do not see each other's.
 _sample: ContextVar[Sample | None] = ContextVar("sample", default=None)
 
 
 class KeySource(ABC):
-    """What a transform asks for the key of the next image.
+    """Supplies a transform with the key of each image.
 
     Attributes:
-        drawn: Keys drawn from it in this process.
+        drawn: Number of keys drawn from it in this process.
     """
 
     def __init__(self) -> None:
@@ -91,10 +91,10 @@ class KeySource(ABC):
 
     @contextmanager
     def sample(self, index: Any) -> Iterator[Sample]:
-        """Declares the sample that is made within the context.
+        """Declares the sample that is made inside the context.
 
         Args:
-            index: The index that the loader asks the dataset for; ``None`` where it has none.
+            index: The index the loader requested; ``None`` if there is none.
         """
         sample = Sample(self, self._checked(index))
         token = _sample.set(sample)
@@ -104,7 +104,7 @@ class KeySource(ABC):
             _sample.reset(token)
 
     def is_making_sample(self) -> bool:
-        """Whether this is called within :meth:`sample`."""
+        """Whether this is called inside :meth:`sample`."""
         sample = _sample.get()
         return sample is not None and sample.source is self
 
@@ -113,9 +113,9 @@ class KeySource(ABC):
 
 
 class GeneratorKeys(KeySource):
-    """Keys from a torch generator, the default one unless another is given; uniform on [0, 2⁶³).
+    """Keys from a torch generator, uniform on [0, 2⁶³).
 
-    In a worker process of a ``DataLoader`` torch seeds the default generator differently for every worker and epoch.
+    In ``DataLoader`` workers, torch seeds the default generator differently for every worker and epoch.
 
     Args:
         generator: The generator to advance; ``None`` for torch's default generator.
@@ -139,7 +139,7 @@ _scratch = threading.local()
 
 def _random_key(generator: torch.Generator | None) -> int:
     if generator is None or generator.device.type == "cpu":
-        # A tensor of this thread: making one takes longer than to draw.
+        # One tensor per thread: creating one takes longer than drawing.
         if not hasattr(_scratch, "key"):
             with torch.inference_mode(False):
                 _scratch.key = torch.empty((), dtype=torch.int64, device="cpu")
@@ -150,14 +150,14 @@ def _random_key(generator: torch.Generator | None) -> int:
 
 
 class RunKeys(KeySource):
-    """Keys for one training run, which the callback gives to the transforms it inserts.
+    """Keys of one training run, for the transforms that the callback inserts.
 
-    Without a seed a key is a number from torch's default generator combined with the rank, because ranks that are
-    seeded alike would otherwise share every draw. With a seed it is a pure function of the seed, the epoch, the index
-    of the sample, and the loader's position among several.
+    Without a seed, a key combines a number from torch's default generator with the rank; otherwise ranks with equal
+    seeds would share every draw. With a seed, it is a pure function of the seed, the epoch, the sample index and, with
+    several loaders, the loader's position.
 
-    The epoch, and whether any key was drawn, live in shared memory: worker processes that are already running see
-    the one and report the other.
+    The epoch, and whether any key was drawn, are in shared memory: running worker processes see the one and report
+    the other.
 
     Args:
         seed: The seed, or ``None``.
@@ -172,7 +172,7 @@ class RunKeys(KeySource):
         self._epoch, self._used, self._strict = _shared(0), _shared(0), _shared(0)
 
     def __deepcopy__(self, memo: object) -> "RunKeys":
-        # A dataset that copies its transforms deeply stays in the run.
+        # A dataset that deep-copies its transforms stays in the run.
         return self
 
     def for_loader(self, position: int) -> "RunKeys":
@@ -207,7 +207,7 @@ class RunKeys(KeySource):
 
     @property
     def only_within_samples(self) -> bool:
-        """Whether to draw outside a sample is an error, as it always is with a seed; shared, too."""
+        """Whether drawing outside a sample is an error, as it always is with a seed; also shared."""
         return self.seed is not None or bool(self._strict)
 
     @only_within_samples.setter
@@ -218,15 +218,15 @@ class RunKeys(KeySource):
         if self.only_within_samples and (sample is None or sample.source is not self):
             raise RuntimeError(
                 "AugMix was called outside the training dataset: by other data, which must stay clean, in a collate "
-                "function, or in a thread that the dataset started. Apply the transform in the `__getitem__` or "
-                "`__iter__` of the training dataset, and there alone."
+                "function, or in a thread that the dataset started. Apply the transform only in the `__getitem__` or "
+                "`__iter__` of the training dataset."
             )
         self.used = True
         if self.seed is None:
             return fold_in(_random_key(None), self.rank)
         assert sample is not None
         assert sample.index is not None
-        # Extending a key by a loader of its own leaves those of a single loader as they are.
+        # Only loaders after the first extend the key, so that those of a single loader stay the same.
         loader = (self._loader,) if self._loader else ()
         return fold_in(self.seed, self.epoch, sample.index, sample.drawn, *loader)
 
@@ -237,6 +237,6 @@ class RunKeys(KeySource):
             return int(index.__index__())
         except (AttributeError, TypeError):
             raise TypeError(
-                f"`seed` makes the augmentation of a sample depend on its index, which must be an integer; the sampler "
-                f"gave {index!r}: {WITHOUT_SEED}."
+                f"`seed` makes the augmentation of a sample depend on its index, which must be an integer; got "
+                f"{index!r} from the sampler: {WITHOUT_SEED}."
             ) from None
