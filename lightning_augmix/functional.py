@@ -89,8 +89,8 @@ def apply_plan(img: _T, plan: AugMixPlan, engine: str = "auto") -> _T:
     """Applies a plan; deterministic, with the same bytes from every engine.
 
     Args:
-        img: As for :func:`augmix_image`, of the size the plan was drawn for. A batch of plans needs a batch of as many
-            images.
+        img: As for :func:`augmix_image`, of the size the plan was drawn for. A batch of plans needs a batch of equally
+            many images.
         plan: The plan of one image, or of a batch.
         engine: As for :func:`augmix_image`.
 

@@ -188,7 +188,7 @@ class RobustnessReport:
 
 
 def runs_of_each(reports: Sequence[RobustnessReport]) -> list[tuple[str, list[RobustnessReport]]]:
-    """Groups the runs of each classifier: reports whose names differ only in a final ``-seed0``, ``-seed1``, …
+    """Groups the runs of each classifier: reports whose names differ only in a final ``-seed<number>``.
 
     Args:
         reports: Any number of reports.
