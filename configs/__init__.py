@@ -1,1 +1,1 @@
-"""YAML of the commands, installed as ``lightning_augmix.configs``; Hydra reads only folders that are packages."""
+"""The YAML files of the commands, installed as ``lightning_augmix.configs``; Hydra reads only packages."""

@@ -11,7 +11,7 @@ from lightning_augmix import AugMixCallback
 
 
 class LinearClassifier(pl.LightningModule):
-    """The least that trains."""
+    """A minimal classifier."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Uses AugMix without a Trainer: in a pipeline of one's own, or inserted into a loader that exists already."""
+"""Uses AugMix without a Trainer: in your own pipeline, or inserted into an existing loader."""
 
 import torch
 from torch.utils.data import DataLoader

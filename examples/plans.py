@@ -1,4 +1,4 @@
-"""Draws plans, shows what they hold, and replays them: the same plan gives the same bytes, always.
+"""Draws plans, prints them and replays them: the same plan always produces the same bytes.
 
 Writes plans.png to the folder given as the first argument (default: the current one): a photograph and seven
 augmented versions of it.

@@ -1,4 +1,4 @@
-"""Hydra schemas: the constructors' parameters, typed, for YAML and the command line."""
+"""Hydra schemas: the constructors' typed parameters, for YAML and the command line."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +11,7 @@ __all__ = ["AugMixCallbackConfig", "AugmentAndMixTransformConfig", "DataConfig",
 
 @dataclass
 class AugmentAndMixTransformConfig:
-    """Schema of :class:`lightning_augmix.AugmentAndMixTransform`, which explains the fields."""
+    """Schema of :class:`lightning_augmix.AugmentAndMixTransform`, which documents the fields."""
 
     _target_: str = "lightning_augmix.AugmentAndMixTransform"
     _convert_: str = "all"
@@ -19,25 +19,25 @@ class AugmentAndMixTransformConfig:
     width: int = 3
     depth: int = -1
     alpha: float = 1.0
-    augmentation_set: Any = "all"  # a name or a list of names; OmegaConf has no union with lists
+    augmentation_set: Any = "all"  # a name or a list of names; OmegaConf has no unions with lists
     engine: str = "auto"
 
 
 @dataclass
 class AugMixCallbackConfig(AugmentAndMixTransformConfig):
-    """Schema of :class:`lightning_augmix.AugMixCallback`, which explains the fields."""
+    """Schema of :class:`lightning_augmix.AugMixCallback`, which documents the fields."""
 
     _target_: str = "lightning_augmix.AugMixCallback"
     views: int = 0
     seed: int | None = None
-    image_key: Any = None  # a key or a position; OmegaConf has no union of them
+    image_key: Any = None  # a key or a position; OmegaConf has no union of the two
     inject: bool = True
     on_unsupported: str = "raise"
 
 
 @dataclass
 class DataConfig:
-    """Schema of :class:`lightning_augmix.commands.data.ImageDataModule`, which explains the fields."""
+    """Schema of :class:`lightning_augmix.commands.data.ImageDataModule`, which documents the fields."""
 
     _target_: str = "lightning_augmix.commands.data.ImageDataModule"
     dataset: str = "digits"
@@ -52,7 +52,7 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """Schema of :class:`lightning_augmix.commands.model.Classifier`, which explains the fields."""
+    """Schema of :class:`lightning_augmix.commands.model.Classifier`, which documents the fields."""
 
     _target_: str = "lightning_augmix.commands.model.Classifier"
     architecture: str = "small_resnet"
@@ -65,9 +65,9 @@ class ModelConfig:
 
 @cache
 def register() -> None:
-    """Registers the schemas as ``augmix_schema`` of the config groups augmix, transform, data and model.
+    """Registers the schemas as ``augmix_schema`` in the config groups augmix, transform, data and model.
 
-    The name is not a general one, because every Hydra application shares the store.
+    The name is specific because all Hydra applications in a process share the store.
     """
     schemas = {
         "augmix": AugMixCallbackConfig,

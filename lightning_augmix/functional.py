@@ -30,34 +30,30 @@ def augmix_image(
     engine: str = "auto",
     generator: torch.Generator | None = None,
 ) -> _T:
-    """Augments an image, or each image of a batch on its own, with AugMix.
+    """Augments an image, or each image of a batch independently, with AugMix.
 
-    ``width`` chains of random operations run side by side on the image; their results are mixed with random weights,
-    and the mixture with the image itself. Source: Hendrycks et al., "AugMix: A Simple Data Processing Method to
+    ``width`` chains of random operations run in parallel on the image. Their results are mixed with random weights,
+    and the mixture is mixed with the image. Source: Hendrycks et al., "AugMix: A Simple Data Processing Method to
     Improve Robustness and Uncertainty", ICLR 2020, https://arxiv.org/abs/1912.02781.
 
     Args:
         img: A PIL image of mode ``RGB`` or ``L``; a uint8 array ``[H, W]``, ``[H, W, 1]`` or ``[H, W, 3]``; a tensor
             or ``tv_tensors.Image`` ``[C, H, W]`` or a batch ``[N, C, H, W]``, with C of 1 or 3, of dtype uint8, or
-            floating-point with values in [0, 1] (rounded to 256 levels). It is not changed.
-        severity: Upper bound of the intensity of the operations, a real number in [0, 10]; 0 leaves images as they
-            are.
-        width: Number of chains, at least 1.
-        depth: Operations per chain, at least 1, or −1 to draw 1, 2 or 3 for each chain.
-        alpha: Parameter of the Dirichlet distribution of the chain weights and of the Beta distribution of the
-            mixing weight, above 0; 1 makes both uniform, larger values concentrate them around equal shares.
-        augmentation_set: ``"all"``, ``"safe"`` (no overlap with the corruptions of CIFAR-C and ImageNet-C),
-            ``"original"``, ``"photometric"`` (moves no pixel), or a sequence of operation names or operations.
-        engine: What applies the operations: ``"numba"``, ``"pillow"``, or ``"auto"`` for the faster. All give the same
-            bytes.
+            floating-point with values in [0, 1] (rounded to 256 levels). It is not modified.
+        severity: See :class:`~lightning_augmix.AugmentAndMixTransform`.
+        width: See there.
+        depth: See there.
+        alpha: See there.
+        augmentation_set: See there.
+        engine: See there.
         generator: The source of randomness; ``None`` for torch's default generator.
 
     Returns:
         The augmented image, of the type, dtype, shape and device of ``img``.
 
     Raises:
-        TypeError: If an argument is of a kind not named above.
-        ValueError: If an argument is out of its range, or an image of a mode, shape or range not named above.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, or the mode, shape or values of ``img`` are not supported.
 
     Example:
         >>> image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -94,20 +90,20 @@ def augmix_with_key(img: _T, key: int | StandIn, hyperparameters: Hyperparameter
 
 
 def apply_plan(img: _T, plan: AugMixPlan, engine: str = "auto") -> _T:
-    """Applies a plan; deterministic, and the same bytes with every engine.
+    """Applies a plan; deterministic, with the same bytes from every engine.
 
     Args:
-        img: As for :func:`augmix_image`, of the size the plan was drawn for; a batch if, and only if, the plan is
-            one, with as many images.
+        img: As for :func:`augmix_image`, of the size the plan was drawn for. A batch of plans needs a batch of equally
+            many images.
         plan: The plan of one image, or of a batch.
-        engine: ``"numba"``, ``"pillow"``, or ``"auto"`` for the fastest.
+        engine: As for :func:`augmix_image`.
 
     Returns:
         The augmented image, of the type, dtype, shape and device of ``img``.
 
     Raises:
-        TypeError: If ``plan`` is not a plan, or ``img`` of a kind not named above.
-        ValueError: If image and plan do not fit together.
+        TypeError: If an argument has the wrong type.
+        ValueError: If image and plan do not match, or there is no such engine.
 
     Example:
         >>> from lightning_augmix import sample_plan

@@ -13,9 +13,9 @@ __all__ = ["JSDLoss", "jsd_consistency"]
 def jsd_consistency(*logits: Tensor) -> Tensor:
     """Computes the Jensen-Shannon divergence of the classifier's outputs for several views of the same images.
 
-    ``JS(p₁, …, pᵥ) = (KL(p₁‖m) + … + KL(pᵥ‖m)) / v`` with ``m = (p₁ + … + pᵥ) / v``, the mean over the images. It is
-    0 where all views get the same distribution and at most ``log v``. Computed in float32, or float64 for float64,
-    from log-softmax, and so finite for logits of any size.
+    ``JS(p₁, …, pᵥ) = (KL(p₁‖m) + … + KL(pᵥ‖m)) / v`` with ``m = (p₁ + … + pᵥ) / v``, averaged over the images. It is
+    0 if all views get the same distribution, and at most ``log v``. It is computed from log-softmax, in float32 or, for
+    float64 logits, float64, and so is finite for logits of any size.
 
     Source: Hendrycks et al., "AugMix", ICLR 2020, https://arxiv.org/abs/1912.02781, section 3.
 
@@ -26,7 +26,7 @@ def jsd_consistency(*logits: Tensor) -> Tensor:
         A scalar, in nats.
 
     Raises:
-        TypeError: If what is given are not floating-point tensors.
+        TypeError: If an argument is not a floating-point tensor.
         ValueError: If there are fewer than two, or their shapes differ or are not ``[N, K, …]``.
 
     Example:
@@ -41,10 +41,10 @@ def jsd_consistency(*logits: Tensor) -> Tensor:
     if len(logits) < 2 or any(shape != shapes[0] for shape in shapes) or len(shapes[0]) < 2:
         raise ValueError(
             f"Expected arguments `logits` to be two or more tensors of one shape [N, K] or [N, K, …]; got {shapes} "
-            "(one tensor for each view; `logits.chunk(views)` cuts a batch of views)."
+            "(one tensor for each view; `logits.chunk(views)` splits a batch of views)."
         )
     dtype = torch.promote_types(logits[0].dtype, torch.float32)
-    # Not −∞ where a logit is: 0 · log 0 = 0, and its gradient as well.
+    # Finite even for a logit of −∞, so that 0 · log 0 and its gradient are 0.
     least = torch.finfo(dtype).min / 2
     logs = torch.stack([torch.log_softmax(each.to(dtype), dim=1).clamp(min=least) for each in logits])
     mixture = torch.logsumexp(logs, dim=0) - math.log(len(logits))
@@ -53,17 +53,17 @@ def jsd_consistency(*logits: Tensor) -> Tensor:
 
 
 class JSDLoss(nn.Module):
-    """Cross-entropy on the clean images plus the Jensen-Shannon consistency of their views, for ``CrossEntropyLoss``.
+    """Cross-entropy of the clean images plus Jensen-Shannon consistency of all views; replaces ``CrossEntropyLoss``.
 
-    It goes with ``AugMixCallback(views=…)``, which makes batches of ``(1 + views) · N`` images, clean ones first, and
-    N targets. Given as many logits as targets, as in validation, it is the cross-entropy alone.
+    Use it with ``AugMixCallback(views=…)``, which makes batches of ``(1 + views) · N`` images, clean ones first, and
+    N targets. For as many logits as targets, as in validation, it is plain cross-entropy.
 
     Source: Hendrycks et al., "AugMix", ICLR 2020, https://arxiv.org/abs/1912.02781, section 3.
 
     Args:
-        weight: Factor of the consistency, a real number, at least 0; the paper has 12.
-        views: Augmented views of each image, at least 1; the paper has 2.
-        label_smoothing: Of the cross-entropy, in [0, 1].
+        weight: Weight of the consistency, a real number, at least 0; the paper uses 12.
+        views: Augmented views of each image, at least 1; the paper uses 2.
+        label_smoothing: Label smoothing of the cross-entropy, in [0, 1].
 
     Shape:
         - Logits: floating-point ``[(1 + views) · N, K]`` or ``[N, K]``, also ``[…, K, d₁, …]``. Targets: as for
@@ -71,8 +71,8 @@ class JSDLoss(nn.Module):
           float64 for float64.
 
     Raises:
-        TypeError: If an argument is of a kind not named above.
-        ValueError: If an argument is out of its range; on a call, if the numbers of logits and targets do not fit.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range; on a call, if the numbers of logits and targets do not match.
 
     Example:
         >>> loss = JSDLoss(weight=12, views=2)
@@ -101,7 +101,7 @@ class JSDLoss(nn.Module):
                 f"Expected logits for the clean and {self.views} augmented views of each of the {count} targets, "
                 f"[{(1 + self.views) * count}, K], or for clean images alone, [{count}, K]; got logits "
                 f"{list(logits.shape)} and targets {list(targets.shape)}: `views` of JSDLoss and of AugMixCallback "
-                "have to be the same."
+                "must be equal."
             )
         clean = logits[:count].to(dtype)
         loss: Tensor = nn.functional.cross_entropy(clean, targets, label_smoothing=self.label_smoothing)

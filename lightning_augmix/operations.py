@@ -10,25 +10,25 @@ __all__ = ["OPERATIONS", "AugmentationSet", "Operation", "augmentation_sets", "r
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation and the law of its parameter.
+    """One operation and the distribution of its parameter.
 
-    With ``L ~ U(0.1, severity)`` and a fair coin for the sign where ``signed``, the parameter is
+    With ``L ~ U(0.1, severity)`` and a random sign if ``signed``, the parameter is
 
     * ``"none"``: absent.
-    * ``"level"``: ``offset ± scale · extent · L / 10``, the second term truncated toward zero where ``integer``.
+    * ``"level"``: ``offset ± scale · extent · L / 10``, the second term truncated toward zero if ``integer``.
     * ``"enhancement"``: ``U(1, max(1, severity))`` or ``U(1 − 0.09 · severity, 1)``, each with probability ½;
       a factor above 1 is multiplied by ``scale``.
 
     Attributes:
-        name: The name the operation has in a plan and in a list of operations.
-        unit: What the parameter counts, for people: degrees, pixels, bits, …
-        law: How the parameter is drawn.
-        scale: See the laws above.
-        offset: See the laws above.
-        signed: Whether the level's term is negated with probability ½.
-        integer: Whether the level's term is truncated, and the parameter an ``int``.
-        extent: The side of the image, in pixels, that the level's term is multiplied by; ``None`` for 1.
-        moves_pixels: Whether the operation moves image content, so that boxes, masks and keypoints would be off.
+        name: The name in plans and in lists of operations.
+        unit: The unit of the parameter, for display: degrees, pixels, bits, …
+        law: How the parameter is drawn, see above.
+        scale: See above.
+        offset: See above.
+        signed: Whether the second term is negated with probability ½.
+        integer: Whether the second term is truncated, and the parameter an ``int``.
+        extent: The side of the image that the second term is scaled with, in pixels; ``None`` for 1.
+        moves_pixels: Whether the operation moves image content, so that boxes, masks and keypoints no longer match.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Operation:
     extent: Literal["width", "height"] | None = None
     moves_pixels: bool = False
 
-    # Sets of operations are looked up for every plan; nine fields take long to hash.
+    # Sets of operations are looked up for every plan, and hashing nine fields is slow.
     def __hash__(self) -> int:
         return hash(self.name)
 
@@ -69,7 +69,7 @@ _COMMON = (
 _ENHANCEMENTS = (
     Operation("color", "enhancement factor", "enhancement"),
     Operation("contrast", "enhancement factor", "enhancement"),
-    # The reference damps brightening, and only brightening, by 0.75: kept, so that published settings carry over.
+    # The reference scales brightening, and nothing else, by 0.75: kept, so that published settings carry over.
     Operation("brightness", "enhancement factor", "enhancement", 0.75),
     Operation("sharpness", "enhancement factor", "enhancement"),
 )
@@ -78,14 +78,14 @@ _ORIGINAL_ENHANCEMENTS = tuple(
     for operation in _ENHANCEMENTS
 )
 
-#: Every operation by name. The order is the order of the codes in a plan, so entries are only ever appended.
+#: Every operation by name. The order defines the codes in plans, so only ever append.
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
     {operation.name: operation for operation in _COMMON + _ENHANCEMENTS + _ORIGINAL_ENHANCEMENTS}
 )
 
 #: The named sets. ``all``: the 13 of the method card; ``safe``: the paper's nine, which do not overlap with the
-#: CIFAR-C / ImageNet-C corruptions; ``original``: those nine and the official code's own four enhancements;
-#: ``photometric``: the ones that move no pixel, for samples with boxes, masks or keypoints.
+#: CIFAR-C / ImageNet-C corruptions; ``original``: those nine and the official code's four enhancements;
+#: ``photometric``: those of ``all`` that move no pixels, for samples with boxes, masks or keypoints.
 augmentation_sets: Mapping[str, tuple[Operation, ...]] = MappingProxyType(
     {
         "all": _COMMON + _ENHANCEMENTS,
@@ -97,7 +97,7 @@ augmentation_sets: Mapping[str, tuple[Operation, ...]] = MappingProxyType(
 
 
 def resolve_operations(augmentation_set: AugmentationSet) -> tuple[Operation, ...]:
-    """Looks up the operations that a set's name, or a list of names or operations, stands for.
+    """Returns the operations that an augmentation set stands for.
 
     Args:
         augmentation_set: A key of :data:`augmentation_sets`, or a non-empty sequence of operation names or
@@ -115,7 +115,7 @@ def resolve_operations(augmentation_set: AugmentationSet) -> tuple[Operation, ..
         ['rotate', 'solarize']
     """
     sets, names = ", ".join(augmentation_sets), ", ".join(OPERATIONS)
-    permitted = f"one of {sets}, or a list of operations out of: {names}"
+    permitted = f"one of {sets}, or a list of operations from: {names}"
     if isinstance(augmentation_set, str):
         if augmentation_set in augmentation_sets:
             return augmentation_sets[augmentation_set]

@@ -25,25 +25,22 @@ _SPATIAL_TARGETS = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoi
 class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
     """AugMix for ``torchvision.transforms.Compose``, ``v2.Compose`` and ``nn.Sequential``.
 
-    It takes an image, or a whole sample (any nesting of tuples, lists and dicts) of which it changes the images alone:
-    PIL images and ``tv_tensors.Image``; where there are none, the first plain tensor or array with the shape and dtype
-    of an image. Images of one sample share their random choices. Masks have to be ``tv_tensors.Mask``, as for all v2
-    transforms: a PIL image is taken for an image. It belongs after resizing, cropping and flipping, and before the
-    image becomes floating-point.
+    It accepts an image or a sample: any nesting of tuples, lists and dicts. In a sample it augments PIL images and
+    ``tv_tensors.Image``; if there are none, the first plain tensor or array with the shape and dtype of an image.
+    Images of one sample share their random choices. Masks must be ``tv_tensors.Mask``, as for all v2 transforms: every
+    PIL image is augmented. Place it after resizing, cropping and flipping, and before the conversion to floating point.
 
     Source: Hendrycks et al., "AugMix", ICLR 2020, https://arxiv.org/abs/1912.02781.
 
     Args:
-        severity: Upper bound of the intensity of the operations, a real number in [0, 10]; 0 leaves images as they
-            are.
+        severity: Upper bound of the intensity of the operations, a real number in [0, 10]; 0 leaves images unchanged.
         width: Number of chains, at least 1.
         depth: Operations per chain, at least 1, or −1 to draw 1, 2 or 3 for each chain.
         alpha: Parameter of the Dirichlet distribution of the chain weights and of the Beta distribution of the
-            mixing weight, above 0; 1 makes both uniform, larger values concentrate them around equal shares.
+            mixing weight, above 0. 1 makes both uniform; larger values favour equal weights.
         augmentation_set: ``"all"``, ``"safe"`` (no overlap with the corruptions of CIFAR-C and ImageNet-C),
-            ``"original"``, ``"photometric"`` (moves no pixel), or a sequence of operation names or operations.
-        engine: What applies the operations: ``"numba"``, ``"pillow"``, or ``"auto"`` for the faster. All give the same
-            bytes.
+            ``"original"``, ``"photometric"`` (moves no pixels), or a sequence of operation names or operations.
+        engine: ``"numba"``, ``"pillow"``, or ``"auto"`` for the faster. Both produce the same bytes.
 
     Attributes:
         hyperparameters: The validated hyperparameters.
@@ -58,9 +55,9 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
           dtype, shape and device of the input.
 
     Raises:
-        TypeError: If an argument is of a kind not named above; on a call, also if the sample has no image.
-        ValueError: If an argument is out of its range; on a call, also if the sample has boxes, masks or keypoints
-            and the set moves pixels.
+        TypeError: If an argument has the wrong type; on a call, if the sample has no image.
+        ValueError: If an argument is out of range; on a call, if the sample has boxes, masks or keypoints and the set
+            moves pixels.
 
     Example:
         >>> import torch
@@ -106,22 +103,22 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         return super().forward(*inputs)
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
-        """Refuses samples whose targets would not fit the augmented image."""
+        """Rejects samples whose targets would not match the augmented image."""
         for entry in flat_inputs:
             if isinstance(entry, tv_tensors.Video):
                 raise TypeError("AugMix takes images; got a tv_tensors.Video: pass its frames as a batch of images.")
             if self.hyperparameters.moves_pixels and isinstance(entry, _SPATIAL_TARGETS):
                 raise ValueError(
-                    f"The sample has {type(entry).__name__}, which stay where they are, but augmentation_set="
-                    f"{self.hyperparameters.augmentation_set!r} moves the image's content: use 'photometric'."
+                    f"The sample has {type(entry).__name__}, which AugMix does not move, but augmentation_set="
+                    f"{self.hyperparameters.augmentation_set!r} moves pixels: use 'photometric'."
                 )
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draws the key of the sample."""
         if not flat_inputs:
             raise TypeError(
-                "AugMix found no image in the sample: it looks for PIL images, tv_tensors.Image, tensors and arrays "
-                "within tuples, lists and dicts. Apply it where the sample has one."
+                "AugMix found no image in the sample: it looks for PIL images, tv_tensors.Image, tensors and arrays in "
+                "tuples, lists and dicts. Apply it where the sample contains an image."
             )
         return {"key": self.keys.draw()}
 
@@ -130,7 +127,7 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         return augmix_with_key(inpt, params["key"], self.hyperparameters, self.engine)
 
     def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
-        # torchvision's own rule passes masks and boxes on to every transform, and lets arrays through untouched.
+        # torchvision's own rule passes masks and boxes to every transform and skips arrays.
         explicit = [isinstance(entry, PIL.Image.Image | tv_tensors.Image) for entry in flat_inputs]
         if any(explicit):
             return explicit
@@ -139,7 +136,7 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
             for entry in flat_inputs
         ]
         likely = [may_be_image(entry) for entry in flat_inputs]
-        # Without a likely one, the first decides, and `as_pixels` says what is wrong with it.
+        # If none looks like an image, take the first: `as_pixels` says what is wrong with it.
         chosen = likely if any(likely) else plain
         return [position == chosen.index(True) for position in range(len(chosen))] if any(chosen) else chosen
 

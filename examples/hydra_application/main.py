@@ -1,4 +1,4 @@
-"""A Hydra application of one's own that takes AugMix from the installed configs: no path to set, no schema to copy.
+"""Your own Hydra application, with AugMix from the installed configs: no path to set, no schema to copy.
 
 python main.py augmix.severity=5
 python main.py augmix=off

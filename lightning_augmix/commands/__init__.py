@@ -1,1 +1,1 @@
-"""The console commands, each a thin Hydra application, and the data and models they come with."""
+"""The console commands, each a thin Hydra application, with their data and models."""

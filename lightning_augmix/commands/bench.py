@@ -40,7 +40,7 @@ def bench(cfg: "DictConfig") -> None:
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     console = Console()
-    console.print("Preparing: compiles AugMix's operations if that is new to this machine.")
+    console.print("Preparing: compiling AugMix's operations, once on this machine.")
     select_engine("numba").warm_up()
     torch.set_num_threads(1)  # as in the worker processes of a loader
     with tempfile.TemporaryDirectory() as scratch, Progress(console=console, transient=True) as progress:
@@ -63,7 +63,7 @@ def bench(cfg: "DictConfig") -> None:
     _draw(results, folder / "bench.png")
     loader = {timing.name: timing.milliseconds for timing in results["loader"]}
     console.print(_in_words(loader, cfg.workers, cfg.images_per_second), soft_wrap=True)
-    console.print(f"Figures and chart: {folder}", soft_wrap=True)
+    console.print(f"Results and chart: {folder}", soft_wrap=True)
 
 
 def _check(cfg: "DictConfig") -> None:
@@ -92,7 +92,7 @@ def _print(console: "Console", results: "dict[str, list[Timing]]") -> None:
         else:
             first = timings[0]
             against = f"of {first.name}"
-            table = Table("", "ms an image", against, title="JPEG loader" if part == "loader" else f"AugMix, {part}")
+            table = Table("", "ms per image", against, title="JPEG loader" if part == "loader" else f"AugMix, {part}")
             for timing in timings:
                 table.add_row(
                     timing.name, f"{timing.milliseconds:.3f}", f"{timing.milliseconds / first.milliseconds:.2f}"
@@ -110,9 +110,9 @@ def _in_words(loader: dict[str, float], workers: int, images_per_second: float) 
     slower = max(0.0, 100 * (with_augmix / without - 1))
     return (
         f"Here AugMix makes loading a JPEG image {slower:.0f} % slower ({without:.2f} ms without it, {with_augmix:.2f} "
-        f"ms with it, {processes} process{'es' if processes > 1 else ''}); a model that takes "
-        f"{images_per_second:g} images/s needs about num_workers={needed(with_augmix)}, without AugMix "
-        f"{needed(without)}."
+        f"ms with it, {processes} process{'es' if processes > 1 else ''}); a model that trains on "
+        f"{images_per_second:g} images/s needs about num_workers={needed(with_augmix)}, or "
+        f"{needed(without)} without AugMix."
     )
 
 
@@ -132,7 +132,7 @@ def _draw(results: "dict[str, list[Timing]]", path: Path) -> None:
         axes.margins(x=0.2)
         axes.invert_yaxis()
         axes.set_title("JPEG loader" if part == "loader" else part)
-        axes.set_xlabel("ms an image")
+        axes.set_xlabel("ms per image")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 

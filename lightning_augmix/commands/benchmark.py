@@ -1,4 +1,4 @@
-"""What AugMix costs on this machine, beside other implementations, measured side by side."""
+"""Measures what AugMix costs on this machine, compared with other implementations."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = ["Timing", "implementations", "load_times", "operation_times", "photographs", "transform_times"]
 
-_BLOCK = 0.02  # seconds in which one contender has the machine to itself, so that its caches are warm
+_BLOCK = 0.02  # seconds that one contender runs at a time, so that its caches are warm
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Timing:
     """How long something takes.
 
     Attributes:
-        name: Of what was timed.
+        name: What was timed.
         milliseconds: Per image, the median over blocks of calls.
     """
 
@@ -35,11 +35,11 @@ class Timing:
 
 
 def photographs(folder: str | None, count: int = 16) -> list[Image.Image]:
-    """Photographs to measure with, as RGB images.
+    """Loads photographs to measure with, as RGB images.
 
     Args:
-        folder: A folder of images, searched with those in it; ``None`` for the two that come with scikit-learn.
-        count: How many to take from the folder.
+        folder: A folder of images, searched recursively; ``None`` for the two that come with scikit-learn.
+        count: Maximum number of images to take from the folder.
 
     Raises:
         ValueError: If the folder has no images.
@@ -57,7 +57,7 @@ def photographs(folder: str | None, count: int = 16) -> list[Image.Image]:
 
 
 def implementations() -> dict[str, Callable[[Image.Image], Any]]:
-    """The engines here, torchvision's AugMix, and timm's if it is installed, with their default hyperparameters."""
+    """Both engines, torchvision's AugMix, and timm's if it is installed, with their default hyperparameters."""
     found: dict[str, Callable[[Image.Image], Any]] = {
         "numba": AugmentAndMixTransform(engine="numba"),
         "pillow": AugmentAndMixTransform(engine="pillow"),
@@ -72,7 +72,7 @@ def implementations() -> dict[str, Callable[[Image.Image], Any]]:
 
 
 def _side_by_side(contenders: Mapping[str, Callable[[int], Any]], seconds: float) -> Iterator[list[Timing]]:
-    """Times functions of a running number in turns, and yields what is known after each round."""
+    """Times functions of a running number in turn, and yields the timings so far after each round."""
     for function in contenders.values():
         function(0)
     blocks: dict[str, list[float]] = {name: [] for name in contenders}
@@ -100,25 +100,25 @@ def transform_times(images: Sequence[Image.Image], size: int, seconds: float) ->
     Args:
         images: Photographs.
         size: The side to which they are resized, in pixels.
-        seconds: To spend on each implementation.
+        seconds: Seconds to spend on each implementation.
 
     Yields:
-        The times known so far.
+        The timings so far.
     """
     resized = [image.resize((size, size)) for image in images]
     yield from _side_by_side({name: _on_images(t, resized) for name, t in implementations().items()}, seconds)
 
 
 def operation_times(images: Sequence[Image.Image], size: int, seconds: float) -> Iterator[list[Timing]]:
-    """Times every operation of both engines, as a plan of one chain with that operation alone.
+    """Times every operation with both engines, as a single chain of that operation alone.
 
     Args:
         images: Photographs.
         size: The side to which they are resized, in pixels.
-        seconds: To spend on each operation and engine.
+        seconds: Seconds to spend on each operation and engine.
 
     Yields:
-        The times known so far, named ``"operation, engine"``.
+        The timings so far, named ``"operation, engine"``.
     """
     resized = [image.resize((size, size)) for image in images]
     alone = {"width": 1, "depth": 1}
@@ -152,12 +152,12 @@ def load_times(images: Sequence[Image.Image], folder: Path, workers: int, second
 
     Args:
         images: Photographs.
-        folder: An empty folder, for the files; 500×375 each, as most of ImageNet's.
+        folder: An empty folder for the files; 500×375 each, like most of ImageNet.
         workers: Worker processes of each loader; 0 for this process.
-        seconds: To spend on each loader.
+        seconds: Seconds to spend on each loader.
 
     Yields:
-        The times known so far.
+        The timings so far.
     """
     paths = []
     for number, image in enumerate(images):
@@ -172,7 +172,7 @@ def load_times(images: Sequence[Image.Image], folder: Path, workers: int, second
         yield from _side_by_side({name: dataset.__getitem__ for name, dataset in datasets.items()}, seconds)
         return
     loaders = {
-        # As many batches for each worker, and enough of them for the start of a pass not to count.
+        # Equally many batches for each worker, and enough of them to make the start of a pass negligible.
         name: DataLoader(_Files(paths, augmix, 32 * 8 * workers), 32, num_workers=workers, persistent_workers=True)
         for name, augmix in augmixes.items()
     }

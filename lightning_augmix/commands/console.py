@@ -1,4 +1,4 @@
-"""What the commands have in common: Hydra, and mistakes answered by one readable line instead of a trace."""
+"""What the commands share: Hydra, and one readable line instead of a traceback for the user's mistakes."""
 
 import logging
 import os
@@ -17,20 +17,20 @@ from lightning_augmix.config import register
 
 __all__ = ["UsageError", "build", "readable_errors"]
 
-# Lines with which Hydra and OmegaConf explain their own insides.
+# Lines in which Hydra and OmegaConf explain their internals.
 _INSIDES = ("full_key:", "object_type=", "reference_type=", "Config search path:", "provider=", "Set the environment")
 
 
-# The commands within whose context this process is; nested once, around the application and around its job.
+# The commands whose context this process is in: at most two, around the application and around its job.
 _set_here: list[str] = []
 
 
 class UsageError(ValueError):
-    """Something the user gave cannot be used; the message says what, and what would do."""
+    """A value from the user cannot be used; the message says which, and what is permitted."""
 
 
 def hydra_command(command: str, config: str, job: Callable[[Any], Any]) -> Callable[[], None]:
-    """Makes a console command of a function of a composed configuration.
+    """Turns a function of a composed configuration into a console command.
 
     Args:
         command: The name of the command, for messages.
@@ -56,23 +56,23 @@ def hydra_command(command: str, config: str, job: Callable[[Any], Any]) -> Calla
 
 @contextmanager
 def readable_errors(command: str) -> Iterator[None]:
-    """Turns errors of composing and instantiating a configuration into one line on standard error, exit status 1.
+    """Turns errors in composing and instantiating a configuration into one line on standard error, exit status 1.
 
-    An interrupt is a line as well, with the shell's exit status for it, 130. Other errors are not the user's and keep
-    their trace; with the environment variable ``HYDRA_FULL_ERROR=1`` all do. It goes around the Hydra application, and
-    around the job within it, where Hydra would print first.
+    An interrupt is one line, too, with the shell's exit status for it, 130. Other errors are not the user's and keep
+    their traceback; with the environment variable ``HYDRA_FULL_ERROR=1`` all do. Use it around the Hydra application
+    and around the job inside, where Hydra would otherwise print first.
 
     Args:
         command: The name of the command, for the message.
 
     Raises:
-        SystemExit: If a value cannot be used, or at an interrupt.
+        SystemExit: If a value cannot be used, or on an interrupt.
     """
     if os.environ.get("HYDRA_FULL_ERROR", "0") == "1" and not _set_here:
         yield
         return
     _set_here.append(command)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra re-raise exceptions instead of printing them
     try:
         yield
     except (HydraException, OmegaConfBaseException, UsageError) as error:
@@ -87,8 +87,8 @@ def readable_errors(command: str) -> Iterator[None]:
 
 
 def log_through_hydra() -> None:
-    """Has Lightning log through Hydra's handlers, which print and write to the log file, and only through them."""
-    import lightning.pytorch  # noqa: F401  # installs its handlers when it is imported
+    """Makes Lightning log only through Hydra's handlers, which print and write to the log file."""
+    import lightning.pytorch  # noqa: F401  # installs its handlers on import
 
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
@@ -96,7 +96,7 @@ def log_through_hydra() -> None:
 
 
 def build(node: Any, **arguments: Any) -> Any:
-    """Instantiates a configuration node; what its constructor refuses is a usage error.
+    """Instantiates a configuration node; an error in its constructor is a usage error.
 
     Args:
         node: A node with a ``_target_``.

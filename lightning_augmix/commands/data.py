@@ -57,7 +57,7 @@ class Digits(datasets.VisionDataset):  # type: ignore[misc]  # torchvision ships
 
 
 class GzippedFashionMNIST(datasets.FashionMNIST):  # type: ignore[misc]  # torchvision ships no types
-    """torchvision's FashionMNIST, read from gzipped IDX files that lie directly in ``root``."""
+    """torchvision's FashionMNIST, read from gzipped IDX files directly in ``root``."""
 
     @staticmethod
     def is_at(root: str) -> bool:
@@ -81,7 +81,7 @@ def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         header = 4 + 4 * dimensions
         sizes = np.frombuffer(content[4:header], ">i4")
         if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) != header + sizes.prod():
-            raise ValueError("its header does not fit its content")
+            raise ValueError("its header does not match its content")
         return np.array(np.frombuffer(content, np.uint8, offset=header).reshape(sizes))
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UsageError(f"{path} is not a gzipped IDX file of FashionMNIST ({error}): fetch it again.") from None
@@ -89,7 +89,7 @@ def _read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class _Source:
-    """How to open a dataset (root, train, download, transform), and what suits its images."""
+    """How to open a dataset (root, train, download, transform), and the preprocessing for its images."""
 
     open: Callable[[str, bool, bool, _Transform | None], Any]
     num_classes: int | None  # None: as many as there are folders
@@ -99,7 +99,7 @@ class _Source:
     small: bool = True
 
 
-_DEBIAN = "/usr/share/datasets/fashion-mnist"  # its package dataset-fashion-mnist
+_DEBIAN = "/usr/share/datasets/fashion-mnist"  # from the package dataset-fashion-mnist
 
 
 def _fashion_mnist(root: str, train: bool, download: bool, transform: _Transform | None) -> Any:
@@ -143,23 +143,23 @@ _SOURCES: Mapping[str, _Source] = {
 class ImageDataModule(pl.LightningDataModule):
     """Training, validation and test images as normalised RGB tensors ``[3, image_size, image_size]``.
 
-    A tenth of the training images is set aside for validation. Training images are cropped at random and, where it
-    keeps their class, flipped; AugMix is not in here: the callback brings it.
+    A tenth of the training images is set aside for validation. Training images are randomly cropped and, where that
+    preserves the class, flipped. AugMix is not part of this: the callback adds it.
 
     Args:
         dataset: ``"digits"``, ``"fashion_mnist"``, ``"cifar10"``, ``"cifar100"`` or ``"image_folder"``.
-        root: Folder of the data; the digits need none. ``fashion_mnist`` also takes a folder of gzipped IDX files, and
-            finds those of Debian's package ``dataset-fashion-mnist``; ``image_folder`` takes one with folders ``train``
-            and ``test`` (or ``val``) of a folder per class.
+        root: Folder of the data; the digits need none. ``fashion_mnist`` also accepts a folder of gzipped IDX files,
+            and finds those of Debian's package ``dataset-fashion-mnist``; ``image_folder`` needs folders ``train`` and
+            ``test`` (or ``val``), each with one folder per class.
         image_size: Height and width of the images in pixels, at least 8.
         batch_size: Images per batch, at least 1.
         num_workers: Worker processes per loader, at least 0.
         train_images: Number of training images to use, at least 1; ``None`` for all.
         download: Whether torchvision may download what is missing.
-        seed: Seed of the choice of validation images.
+        seed: Seed of the validation split.
 
     Raises:
-        ValueError: If an argument is out of its range, or the data cannot be found or fetched.
+        ValueError: If an argument is out of range, or the data cannot be found or fetched.
     """
 
     def __init__(
@@ -219,11 +219,11 @@ class ImageDataModule(pl.LightningDataModule):
         return self._loader(self.test_data)
 
     def test_images(self) -> Dataset[Any]:
-        """The test images as PIL images of one size, for corruptions to be computed."""
+        """The test images as PIL images of one size, for computing corruptions."""
         return self._open(train=False, transform=None if self._source.small else v2.Compose(self._eval_size()))  # type: ignore[no-any-return]
 
     def corrupted_transform(self) -> _Transform:
-        """Makes input of a corrupted test image, which has been cropped already."""
+        """The transform from a corrupted test image, which is already cropped, to an input."""
         size = self.hparams["image_size"]
         transform: _Transform = v2.Compose([v2.RGB(), v2.Resize((size, size)), *self._to_tensor()])
         return transform
@@ -242,8 +242,8 @@ class ImageDataModule(pl.LightningDataModule):
             raise
         except (OSError, RuntimeError) as error:
             raise UsageError(
-                f"data.root={root} does not have the data of {name} ({' '.join(str(error).split())}): point data.root "
-                "to the folder that has it; what torchvision can fetch it fetches with data.download=true."
+                f"data.root={root} does not have the data of {name} ({' '.join(str(error).split())}): set data.root to "
+                "the folder that has it, or data.download=true where torchvision can fetch it."
             ) from None
 
     def _train_transform(self) -> Any:

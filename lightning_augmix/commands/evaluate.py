@@ -23,13 +23,13 @@ __all__ = ["evaluate", "main"]
 
 
 def evaluate(cfg: "DictConfig") -> float:
-    """Measures one classifier or several, prints tables, and writes reports and pictures.
+    """Measures one or more classifiers, prints tables, and writes reports and charts.
 
     Args:
         cfg: The composed configuration, see ``configs/evaluate.yaml``.
 
     Returns:
-        The mean corruption error of the last, in [0, 1].
+        The mean corruption error of the last classifier, in [0, 1].
     """
     # Imported here, so that `--help` is quick.
     from lightning.pytorch.utilities import rank_zero_only
@@ -52,10 +52,10 @@ def evaluate(cfg: "DictConfig") -> float:
         if not isinstance(cfg[key], str):
             raise UsageError(f"Expected {key} to be a folder; got {cfg[key]!r}.")
     if any("/" in name for name in names):
-        raise UsageError(f"Expected names to be names of files, without slashes; got {names}.")
+        raise UsageError(f"Expected names to be file names, without slashes; got {names}.")
     if len(set(names)) != len(paths):
         raise UsageError(
-            f"Expected names to have a name of its own for each of the {len(paths)} checkpoints; got {names} (pass "
+            f"Expected names to have a unique name for each of the {len(paths)} checkpoints; got {names} (pass "
             "names=[…])."
         )
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -73,7 +73,7 @@ def evaluate(cfg: "DictConfig") -> float:
     if is_first:
         draw_errors(reports, folder / "errors.png")
         draw_reliability(reports, folder / "reliability.png")
-    console.print(f"Reports and pictures: {folder}", soft_wrap=True, markup=False)
+    console.print(f"Reports and charts: {folder}", soft_wrap=True, markup=False)
     return reports[-1].mean_corruption_error
 
 
@@ -126,7 +126,7 @@ def _corrupted(cfg: "DictConfig", data: "ImageDataModule") -> "CorruptedData":
 
 
 def _comparison(reports: "list[RobustnessReport]") -> Any:
-    """A row for each classifier, with mean and standard deviation of several runs."""
+    """A row for each classifier, with the mean and standard deviation of its runs."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -16,7 +16,7 @@ __all__ = ["Classifier", "SmallResNet", "WideResNet"]
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions beside a shortcut."""
+    """Two 3×3 convolutions with a shortcut."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -38,13 +38,13 @@ class _Block(nn.Module):
 
 
 class SmallResNet(nn.Sequential):
-    """A ResNet for small images: four stages of one block, the width doubled where the resolution halves.
+    """A ResNet for small images: four stages of one block, doubling the width as the resolution halves.
 
     Source: He et al., "Deep Residual Learning for Image Recognition", 2015, https://arxiv.org/abs/1512.03385.
 
     Args:
         num_classes: Number of classes, at least 1.
-        width: Number of channels of the first stage, at least 1.
+        width: Number of channels in the first stage, at least 1.
 
     Shape:
         - Input: float ``[N, 3, H, W]``, H and W at least 8. Output: logits ``[N, num_classes]``.
@@ -63,11 +63,11 @@ class SmallResNet(nn.Sequential):
             nn.Flatten(),
             nn.Linear(8 * width, num_classes),
         )
-        self.to(memory_format=torch.channels_last)  # a third faster, on CPUs as on GPUs
+        self.to(memory_format=torch.channels_last)  # a third faster, on CPUs and GPUs
 
 
 class _PreactivationBlock(nn.Module):
-    """Two 3×3 convolutions, each behind normalisation and ReLU, beside a shortcut."""
+    """Two 3×3 convolutions, each after normalisation and ReLU, with a shortcut."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -98,10 +98,10 @@ class WideResNet(nn.Sequential):
     Args:
         num_classes: Number of classes, at least 1.
         depth: Number of layers with weights, 6 n + 4, at least 10.
-        width: Factor of the number of channels, at least 1.
+        width: Multiplier of the number of channels, at least 1.
 
     Raises:
-        ValueError: If there is no network of that depth.
+        ValueError: If ``depth`` is not of that form.
 
     Shape:
         - Input: float ``[N, 3, H, W]``, H and W at least 8. Output: logits ``[N, num_classes]``.
@@ -109,7 +109,7 @@ class WideResNet(nn.Sequential):
 
     def __init__(self, num_classes: int, depth: int = 40, width: int = 2) -> None:
         if depth < 10 or depth % 6 != 4:
-            raise ValueError(f"Expected argument `depth` to be 6 n + 4, at least 10; got {depth} (the paper has 40).")
+            raise ValueError(f"Expected argument `depth` to be 6 n + 4, at least 10; got {depth} (the paper uses 40).")
         channels = [16, 16 * width, 32 * width, 64 * width]
         blocks = []
         for stage in range(3):
@@ -151,19 +151,19 @@ def _build(architecture: str, num_classes: int) -> nn.Module:
 
 
 class Classifier(pl.LightningModule):
-    """Image classification by cross-entropy, SGD with Nesterov momentum, and a cosine learning rate per step.
+    """Image classification with cross-entropy, SGD with Nesterov momentum, and a cosine learning rate schedule.
 
     Args:
         num_classes: Number of classes, at least 1.
         architecture: ``"small_resnet"``, ``"wrn_40_2"``, or the name of a torchvision classification model.
-        views: Augmented views of each training image, as for ``AugMixCallback``; with some, the loss is ``JSDLoss``.
-        consistency_weight: Its factor of the consistency, at least 0.
+        views: Augmented views of each training image, as for ``AugMixCallback``; above 0, the loss is ``JSDLoss``.
+        consistency_weight: The ``weight`` of ``JSDLoss``, at least 0.
         learning_rate: Initial learning rate, above 0.
         momentum: Momentum, in [0, 1).
         weight_decay: Weight decay, at least 0.
 
     Raises:
-        ValueError: If there is no such architecture, or a number is out of its range.
+        ValueError: If there is no such architecture, or a number is out of range.
     """
 
     def __init__(

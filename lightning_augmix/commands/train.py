@@ -20,7 +20,7 @@ def train(cfg: "DictConfig") -> float:
         cfg: The composed configuration, see ``configs/train.yaml``.
 
     Returns:
-        The accuracy on the clean test images, in [0, 1]; what Hydra's sweepers optimise.
+        The accuracy on the clean test images, in [0, 1], which Hydra's sweepers optimise.
     """
     # Imported here, so that `--help` is quick.
     import lightning.pytorch as pl
@@ -44,14 +44,14 @@ def train(cfg: "DictConfig") -> float:
 
 
 def _check(cfg: "DictConfig") -> None:
-    """Refuses what the constructors would accept and the fit then trip over."""
+    """Rejects what the constructors accept but the fit would fail on."""
     for name, value in (("trainer.max_epochs", cfg.trainer.max_epochs), ("seed", cfg.seed)):
         if not isinstance(value, int) or value < 0:
             raise UsageError(f"Expected {name} to be an integer, at least 0; got {value!r}.")
     if cfg.ckpt_path is not None and not zipfile.is_zipfile(cfg.ckpt_path):
         raise UsageError(f"Expected ckpt_path to be the path of a checkpoint file; got {cfg.ckpt_path!r}.")
     if "augmix" in cfg.callbacks:
-        raise UsageError("callbacks=augmix is for applications of your own; here, AugMix is the group augmix.")
+        raise UsageError("callbacks=augmix is for your own applications; here, AugMix is the group augmix.")
 
 
 def _print_table(cfg: "DictConfig", accuracy: float, epochs: int) -> None:

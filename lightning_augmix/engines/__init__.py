@@ -1,4 +1,4 @@
-"""Engines draw and apply plans. All of them give the bytes of the reference, ``pillow``."""
+"""Engines draw and apply plans. All produce the same bytes as the reference, ``pillow``."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -14,15 +14,15 @@ __all__ = ["Engine", "select_engine"]
 
 
 class Engine(Protocol):
-    """What a module has that is an engine.
+    """The interface of an engine, which is a module.
 
     Images are uint8 arrays, C-contiguous and never written to: ``[N, H, W]``, ``[N, H, W, 3]``, or ``[N, H, W, 4]``
-    with padding behind red, green and blue, as Pillow keeps them. Results are new arrays of the same shape, their
-    padding of any value.
+    with padding after red, green and blue, as Pillow stores them. Results are new arrays of the same shape, with
+    arbitrary padding.
     """
 
     def warm_up(self, announce: Callable[[], None] = ...) -> None:
-        """Compiles what there is to compile, so that worker processes do not each do so, and announces it."""
+        """Compiles the engine's functions, so that worker processes need not, and announces it."""
 
     def apply(self, images: NDArray[np.uint8], plan: AugMixPlan) -> NDArray[np.uint8]:
         """Applies a batch of plans, one to each image."""
@@ -37,11 +37,11 @@ _ENGINES: Mapping[str, Engine] = {"numba": numba_engine, "pillow": pillow_engine
 
 
 def select_engine(engine: str) -> Engine:
-    """Returns the engine of a name.
+    """Returns the engine with the given name.
 
     Args:
-        engine: ``"numba"``, ``"pillow"``, or ``"auto"`` for the fastest: ``numba``, at every size from 32×32 to 384×384
-            (`augmix-bench`). Images with a side above 2¹⁶ pixels it leaves to ``pillow``.
+        engine: ``"numba"``, ``"pillow"``, or ``"auto"`` for the faster: ``numba``, at every size from 32×32 to 384×384
+            (`augmix-bench`). ``numba`` leaves images with a side above 2¹⁶ pixels to ``pillow``.
 
     Returns:
         The engine.

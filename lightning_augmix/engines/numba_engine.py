@@ -1,4 +1,4 @@
-"""The compiled engine: plans drawn and applied in one call for an image or a batch, with the bytes of ``pillow``."""
+"""The compiled engine: draws and applies plans in one call, with the same bytes as ``pillow``."""
 
 import threading
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _KEPT = 1 << 24  # pixels, 64 MiB
 
 
 def _buffers(chains: int, pixels: int) -> NDArray[np.uint32]:
-    """Memory for the results of chains, and one more; this thread keeps it, unless it is very large."""
+    """Memory for one result per chain and one more; this thread keeps it, unless it is very large."""
     needed = (chains + 1) * pixels
     if needed > _KEPT:
         return np.empty((chains + 1, pixels), np.uint32)
@@ -33,7 +33,7 @@ def _buffers(chains: int, pixels: int) -> NDArray[np.uint32]:
 
 
 def _packed(images: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Pixels ``[N, H · W]``, read-only: of one type for Numba, which else compiles everything twice."""
+    """Pixels ``[N, H · W]``, always read-only: for a second type, Numba would compile everything again."""
     number, height, width = images.shape[:3]
     if images.ndim == 3:
         packed = images.reshape(number, height * width).astype(np.uint32)
@@ -57,28 +57,28 @@ def _unpacked(packed: NDArray[np.uint32], shape: tuple[int, ...]) -> NDArray[np.
 
 
 def warm_up(announce: Callable[[], None] = lambda: None) -> None:
-    """Compiles, or loads the machine code from disk, before worker processes would each do so.
+    """Compiles the kernels, or loads their machine code from disk, so that worker processes need not.
 
-    Numba has a lock: a process that is forked while another thread is in here waits for ever.
+    Numba holds a lock meanwhile: a process that is forked while another thread is in here deadlocks.
 
     Args:
-        announce: Is called before anything is compiled.
+        announce: Called before anything is compiled.
     """
     with announcing(announce):
         augment(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.uint64), validate(3, 3, -1, 1.0, "all"))
 
 
-# Above, the places of a rotation would drift further than `affine` allows for.
+# Above this, the positions in a rotation would drift further than `affine` allows for.
 _LARGEST_SIDE = 1 << 16
 
 
-# Pixels of a batch from which threads are worth starting. On two cores the second one gains nothing in the first 4 ms
-# (64 images of 96×96: 3.1 ms with one thread, 3.4 ms with two; 256: 12.6 and 7.2 ms).
+# Batch size, in pixels, from which threads are worth starting. On two cores the second thread gains nothing in the
+# first 4 ms (64 images of 96×96: 3.1 ms with one thread, 3.4 ms with two; 256: 12.6 and 7.2 ms).
 _WORTH_THREADS = 1 << 20
 
 
 def _on_batch(images: NDArray[np.uint8], chains: int, kernel: Callable[..., None]) -> NDArray[np.uint8]:
-    """Calls ``kernel(part, images, buffers, out)`` for the parts of a batch, side by side where torch has threads."""
+    """Calls ``kernel(part, images, buffers, out)`` for the parts of a batch, in parallel if torch has threads."""
     packed = _packed(images)
     number, pixels = packed.shape
     out = np.empty(packed.shape, np.uint32)
@@ -91,7 +91,7 @@ def _on_batch(images: NDArray[np.uint8], chains: int, kernel: Callable[..., None
         part = slice(number * thread // threads, number * (thread + 1) // threads)
         kernel(part, packed[part], _buffers(chains, pixels), out[part])
 
-    # A pool that outlived the call would leave a forked process with the memory of threads, and none of them.
+    # A pool that outlived the call would be unusable in a forked process: fork does not copy threads.
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(run, range(threads)))
     return _unpacked(out, images.shape)
@@ -105,7 +105,7 @@ def apply(images: NDArray[np.uint8], plan: AugMixPlan) -> NDArray[np.uint8]:
         plan: A batch of N plans for that size.
 
     Returns:
-        The augmented images, a new array of the same shape; its padding is of any value.
+        The augmented images, a new array of the same shape, with arbitrary padding.
     """
     if max(images.shape[1:3]) > _LARGEST_SIDE:
         return pillow_engine.apply(images, plan)

@@ -1,4 +1,4 @@
-"""The reference engine: every operation by the Pillow function that defines it."""
+"""The reference engine: applies each operation with the Pillow function that defines it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -14,10 +14,10 @@ __all__ = ["apply", "augment", "mix", "warm_up"]
 
 
 def warm_up(announce: Callable[[], None] = lambda: None) -> None:
-    """Compiles what draws plans, or loads the machine code from disk.
+    """Compiles the sampler, or loads its machine code from disk.
 
     Args:
-        announce: Is not called: this takes a second or two.
+        announce: Never called: this takes a second or two.
     """
     draw_plan(0, (1, 1), validate(3, 3, -1, 1.0, "all"))
 
@@ -37,7 +37,7 @@ def apply(images: NDArray[np.uint8], plan: AugMixPlan) -> NDArray[np.uint8]:
         if one.mixing_weight != 0:
             original = _as_pil(image)
             chains = (np.asarray(_run(original, chain)) for chain in one.chains)
-            # The padding has no chain.
+            # The results of the chains have no padding.
             colors = ... if image.ndim == 2 else np.s_[..., :3]
             target[colors] = mix(image[colors], chains, one.weights)
     return augmented
@@ -62,8 +62,8 @@ def mix(
 ) -> NDArray[np.uint8]:
     """Computes ``(1 − m)·image + m·Σ wᵢ·chainᵢ`` in float32, rounded to nearest (ties to even).
 
-    Rounding, where other implementations truncate, keeps a constant image constant. Products and sums are taken in
-    the order in which they are written, so that every engine can give the same bytes.
+    Rounding, where other implementations truncate, keeps a constant image constant. Products and sums are evaluated in
+    the order written, so that every engine can produce the same bytes.
 
     Args:
         image: uint8, any shape.

@@ -1,1 +1,1 @@
-"""All that Numba compiles, and the numbers it reads."""
+"""Everything that Numba compiles, and the tables it reads."""

@@ -1,7 +1,7 @@
-"""Compiled operations that move pixels, with the bytes of Pillow's bilinear affine transform.
+"""Compiled operations that move pixels, with the same bytes as Pillow's bilinear affine transform.
 
-Pillow computes ``p + (q − p)·fraction`` in double precision and truncates. These kernels give the same bytes by faster
-means, and do as Pillow does where they cannot be certain of that.
+Pillow computes ``p + (q − p)·fraction`` in double precision and truncates. These kernels use faster formulas, and
+Pillow's own where they cannot be certain of the same bytes.
 
 Pixels are uint32, red in the lowest byte; the fourth byte is padding.
 """
@@ -18,7 +18,7 @@ __all__ = ["rotate", "shear_x", "shear_y", "translate"]
 _u8, _i16, _i32, _u32, _u64, _f32, _f64 = np.uint8, np.int16, np.int32, np.uint32, np.uint64, np.float32, np.float64
 
 _LARGEST_ANGLE = 30
-# As in Image.rotate. Python's functions, because compiled ones may differ in the last digit.
+# As in Image.rotate. Computed in Python, because compiled functions may differ in the last digit.
 _ROTATIONS = np.array(
     [
         (round(math.cos(-math.radians(angle % 360.0)), 15), round(math.sin(-math.radians(angle % 360.0)), 15))
@@ -26,7 +26,7 @@ _ROTATIONS = np.array(
     ]
 )
 _UNCERTAIN = -1
-_MARGIN = np.uint32(1 << 10)  # 255 times an error of 4 in 2³²: enough for sides up to 2²² pixels
+_MARGIN = np.uint32(1 << 10)  # 255 times an error of 4 / 2³²: enough for sides up to 2²² pixels
 
 
 @compiled
@@ -43,14 +43,14 @@ def _clear(out: NDArray[np.uint32]) -> None:
 
 @compiled
 def translate(image: NDArray[np.uint32], width: int, right: int, down: int, out: NDArray[np.uint32]) -> None:
-    """Takes each pixel from ``right`` columns and ``down`` rows further on, and 0 from outside."""
+    """Takes each pixel from ``right`` columns to the right and ``down`` rows below; 0 outside the image."""
     height = image.size // width
     top, bottom = max(0, -down), min(height, height - down)
     left, end = max(0, -right), min(width, width - right)
     if top >= bottom or left >= end:
         _clear(out)
         return
-    # Through the borders as if rows went on in the next one, then the borders.
+    # First copy as if each row continued in the next, then clear the borders.
     first, last, distance = top * width + left, (bottom - 1) * width + end, down * width + right
     _clear(out[:first])
     _copy(image[first + distance : last + distance], out[first:last])
@@ -63,7 +63,7 @@ def translate(image: NDArray[np.uint32], width: int, right: int, down: int, out:
 
 @compiled
 def _inside(shift: float, size: int) -> tuple[int, int]:
-    """The places of a row or column, from the first to behind the last, whose source lies inside the image."""
+    """The half-open range of positions in a row or column whose source lies inside the image."""
     first = min(max(math.floor(-shift) - 1, 0), size)
     last = max(min(math.ceil(size - shift) + 1, size), first)
     while first < last and shift + (first + 0.5) < 0.0:
@@ -77,18 +77,18 @@ def _inside(shift: float, size: int) -> tuple[int, int]:
 def _sixteenth_bits(fraction: float) -> int:
     """A factor f with ``floor(d · fraction) = floor(d · f / 2¹⁶)`` for every difference d of two levels.
 
-    floor(d · fraction) changes only where the fraction passes a fraction with a denominator up to 255. Two such
-    neighbours are more than 2⁻¹⁶ apart, so that one of the two f around the fraction lies between the same ones.
+    floor(d · fraction) changes only where ``fraction`` crosses a rational with a denominator up to 255. Neighbouring
+    ones are more than 2⁻¹⁶ apart, so that one of the two f next to ``fraction`` lies between the same two rationals.
 
     Returns:
-        f in (0, 2¹⁶), or ``_UNCERTAIN`` where the fraction is one with such a denominator, or too close to tell.
+        f in (0, 2¹⁶), or ``_UNCERTAIN`` if ``fraction`` is such a rational, or too close to one to tell.
     """
     fixed = _u32(int(fraction * 2.0**32))
     below = _u32(fixed & _u32(0xFFFF))
     nearest, farthest = _u32(0xFFFFFFFF), _u32(0)
     fits = True
     for denominator in range(1, 256):
-        # fraction · denominator, less its whole part
+        # the fractional part of fraction · denominator
         rest = _u32(fixed * _u32(denominator))
         nearest, farthest = min(nearest, rest), max(farthest, rest)
         fits &= rest > _u32(below * _u32(denominator))
@@ -99,7 +99,7 @@ def _sixteenth_bits(fraction: float) -> int:
 
 @compiled
 def _interpolated(p: int, q: int, factor: int) -> int:
-    """Between two bytes, by one multiplication of 16 bits: a factor f above 2¹⁵ is given as f − 2¹⁶."""
+    """Interpolates between two bytes with one 16-bit multiplication: a factor f above 2¹⁵ is passed as f − 2¹⁶."""
     difference = _i16(_i16(q) - _i16(p))
     part = _i16(_i32(_i32(difference) * _i32(factor)) >> _i32(16))
     return _u8(_i16(_i16(q if factor < 0 else p) + part))
@@ -117,14 +117,14 @@ def _between(p: NDArray[np.uint8], q: NDArray[np.uint8], factor: int, out: NDArr
 def _between_each(
     p: NDArray[np.uint8], q: NDArray[np.uint8], factors: NDArray[np.int16], out: NDArray[np.uint8]
 ) -> None:
-    """The same with a factor for each byte."""
+    """Does the same, with a factor for each byte."""
     for i in range(out.size):
         out[i] = _interpolated(p[i], q[i], factors[i])
 
 
 @compiled
 def _pixel_at(image: NDArray[np.uint32], width: int, height: int, x: float, y: float) -> int:
-    """Interpolates as Pillow does, at a place in pixels from the centre of the first."""
+    """Interpolates as Pillow does, at a position relative to the centre of the first pixel."""
     left, top = math.floor(x), math.floor(y)
     right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
     across, down = x - left, y - top
@@ -142,7 +142,7 @@ def _pixel_at(image: NDArray[np.uint32], width: int, height: int, x: float, y: f
 
 @compiled
 def shear_x(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[np.uint32]) -> None:
-    """Takes row y from ``factor · y`` columns further on: one fraction for each row."""
+    """Takes row y from ``factor · y`` columns to the right: one fraction per row."""
     levels, out_levels = image.view(_u8), out.view(_u8)
     height = image.size // width
     for y in range(height):
@@ -171,7 +171,7 @@ def shear_x(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[n
 
 @compiled
 def _places_below(y: int, wholes: NDArray[np.int32], bottom: int, places: NDArray[np.int32]) -> None:
-    """The place in each column some rows below row y, the outermost ones standing in for those outside."""
+    """The index of the pixel ``wholes[x]`` rows below row y in each column x, clamped to the image."""
     bottom, width = _i32(bottom), _i32(places.size)
     for x in range(places.size):
         row = _i32(min(max(_i32(_i32(y) + wholes[x]), _i32(0)), bottom))
@@ -180,7 +180,7 @@ def _places_below(y: int, wholes: NDArray[np.int32], bottom: int, places: NDArra
 
 @compiled
 def _gather(image: NDArray[np.uint32], places: NDArray[np.int32], out: NDArray[np.uint32]) -> None:
-    """By itself, because only the computation of the places goes into vector registers."""
+    """Separate, because only the computation of the places is vectorised."""
     for i in range(out.size):
         out[i] = image[_u32(places[i])]
 
@@ -194,7 +194,7 @@ def _clear_outside(row: NDArray[np.uint32], y: int, firsts: NDArray[np.int32], l
 
 @compiled
 def shear_y(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[np.uint32]) -> None:
-    """Takes column x from ``factor · x`` rows further down: one fraction for each column."""
+    """Takes column x from ``factor · x`` rows below: one fraction per column."""
     height = image.size // width
     wholes, firsts, lasts = np.empty(width, _i32), np.empty(width, _i32), np.empty(width, _i32)
     factors = np.empty(4 * width, _i16)
@@ -226,8 +226,8 @@ def shear_y(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[n
                 out[y * width + x] = _pixel_at(image, width, height, x, factor * (x + 0.5) + (y + 0.5) - 0.5)
 
 
-# Places as fixed-point numbers of 64 bits. Over 2¹⁶ steps, each rounded by up to 2⁻⁴¹, they drift by less than 2⁻²⁴.
-# Their fractions go into the interpolation with 24 bits.
+# Positions as 64-bit fixed-point numbers. Over 2¹⁶ steps, each rounded by up to 2⁻⁴¹, they drift by less than 2⁻²⁴.
+# The interpolation uses 24 bits of their fractions.
 _FRACTION_BITS = 40
 _ONE = 1 << _FRACTION_BITS
 _FRACTION = (1 << 24) - 1
@@ -247,10 +247,10 @@ def _places(
     down: NDArray[np.float32],
     doubts: NDArray[np.int32],
 ) -> None:
-    """Where the pixels of a row come from: the upper left neighbours, and the fractions to the others.
+    """Computes where the pixels of a row come from: the upper left neighbours, and the fractions to the others.
 
-    Beyond the centres of the outermost pixels, the nearest cell stands in. There is doubt where rounding may have put a
-    place into the cell next to its own.
+    Positions beyond the centres of the outermost pixels are clamped to the nearest cell. ``doubts`` marks positions
+    that rounding may have moved into a neighbouring cell.
     """
     highest_x, highest_y = width * _ONE - _ONE - 1, height * _ONE - _ONE - 1
     for i in range(places.size):
@@ -267,14 +267,14 @@ def _places(
 
 @compiled
 def _gather_pairs(image: NDArray[np.uint32], places: NDArray[np.int32], out: NDArray[np.uint64]) -> None:
-    """Two neighbours in a row by one load of 64 bits, the left one in the lower half."""
+    """Loads two neighbours in a row as 64 bits, the left one in the lower half."""
     for i in range(out.size):
         place = _u32(places[i])
         out[i] = _u64(image[place]) | (_u64(image[place + 1]) << _u64(32))
 
 
-# Interpolation in float32 errs by less than 2⁻¹³: 255 times two places that are off by 1.5 · 2⁻²⁴, and six roundings by
-# 2⁻¹⁷.
+# The error of interpolation in float32 is below 2⁻¹³: 255 times two positions that are off by 1.5 · 2⁻²⁴, and six
+# roundings by 2⁻¹⁷.
 _TOLERANCE = np.float32(2.0**-13)
 
 
@@ -296,10 +296,10 @@ def _interpolate(
     out: NDArray[np.uint32],
     doubts: NDArray[np.int32],
 ) -> int:
-    """Interpolates between pairs in float32, and adds to ``doubts`` where that may be off by one.
+    """Interpolates between pairs in float32, and marks in ``doubts`` where that may be off by one.
 
     Returns:
-        Other than 0 where there is any doubt.
+        Nonzero if there is any doubt.
     """
     any_doubt = _i32(0)
     one, mask = _i32(1), _u32(255)
@@ -311,7 +311,7 @@ def _interpolate(
         red = _level_of(a, b, c, d, _u32(0), x, y)
         green = _level_of(a, b, c, d, _u32(8), x, y)
         blue = _level_of(a, b, c, d, _u32(16), x, y)
-        # An integer lies within the tolerance where adding it and subtracting it do not truncate alike.
+        # An integer lies within the tolerance if adding and subtracting it truncate differently.
         up_red, up_green, up_blue = _i32(red + _TOLERANCE), _i32(green + _TOLERANCE), _i32(blue + _TOLERANCE)
         doubt_red = _i32(up_red ^ _i32(_i32(red + low) - one)) if differs & mask else _i32(0)
         doubt_green = _i32(up_green ^ _i32(_i32(green + low) - one)) if differs & _u32(0xFF00) else _i32(0)
@@ -333,14 +333,14 @@ def _any(doubts: NDArray[np.int32]) -> bool:
 
 @compiled
 def _source(matrix: tuple[float, float, float, float], x: int, y: int) -> tuple[float, float]:
-    """Where Pillow takes a pixel from, in pixels from the corner of the image."""
+    """The position from which Pillow takes a pixel, relative to the corner of the image."""
     cosine, sine, offset_x, offset_y = matrix
     return (cosine * (x + 0.5) + sine * (y + 0.5)) + offset_x, (-sine * (x + 0.5) + cosine * (y + 0.5)) + offset_y
 
 
 @compiled
 def _columns_inside(matrix: tuple[float, float, float, float], width: int, height: int, y: int) -> tuple[int, int]:
-    """The columns of a row, from the first to behind the last, whose source lies inside the image."""
+    """The half-open range of columns in a row whose source lies inside the image."""
     cosine, sine = matrix[0], matrix[1]
     x, z = _source(matrix, 0, y)
     edge, other = z / sine, (z - height) / sine
@@ -375,7 +375,7 @@ def rotate(image: NDArray[np.uint32], width: int, degrees: int, out: NDArray[np.
     for y in range(height):
         row = out[y * width : (y + 1) * width]
         first, last = _columns_inside(matrix, width, height, y)
-        # Whole blocks: columns left over by vector registers are slow.
+        # Whole blocks: columns that do not fill a vector register are slow.
         start, stop = first // _BLOCK * _BLOCK, min((last + _BLOCK - 1) // _BLOCK * _BLOCK, width)
         n = stop - start
         if width > 1 and height > 1:

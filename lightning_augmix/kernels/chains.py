@@ -1,8 +1,8 @@
-"""Chains of operations and their mixture, compiled, with the bytes of the engine ``pillow``.
+"""Compiled chains of operations and their mixture, with the same bytes as the engine ``pillow``.
 
-Most operations are passes over whole pixels in vector registers, faster than the look-up tables that Pillow uses: for
-one operation, and also for a run of them (a table is two instructions for each byte; posterize is one for 32). Only
-autocontrast and equalize, whose tables follow from the image, look levels up.
+Most operations are vectorised passes over whole pixels. They are faster than Pillow's look-up tables, even for several
+operations in a row (a table takes two instructions per byte; posterize takes one per 32 bytes). Only autocontrast and
+equalize, whose tables depend on the image, use look-up tables.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ __all__ = ["apply_plans", "augment", "pack", "unpack"]
 
 _f32, _i32, _u8, _u32 = np.float32, np.int32, np.uint8, np.uint32
 
-# Numba freezes them into machine code.
+# Numba compiles them in as constants.
 _CODES = {name: code for code, name in enumerate(OPERATIONS)}
 _AUTOCONTRAST, _EQUALIZE, _POSTERIZE, _SOLARIZE = (
     _CODES[name] for name in ("autocontrast", "equalize", "posterize", "solarize")
@@ -51,7 +51,7 @@ def _operate(
     table: NDArray[np.uint32],
     out: NDArray[np.uint32],
 ) -> bool:
-    """Applies an operation; tells whether it changes anything, and so whether ``out`` was filled."""
+    """Applies an operation; returns whether it changes anything, and so whether ``out`` was filled."""
     if code >= _FIRST_ORIGINAL:
         code += _COLOR - _FIRST_ORIGINAL
     if code in (_AUTOCONTRAST, _EQUALIZE):
@@ -97,7 +97,7 @@ def _operate(
 
 @compiled
 def _state(image: NDArray[np.uint32], buffers: NDArray[np.uint32], number: int) -> NDArray[np.uint32]:
-    """What a chain has come to: the contents of a buffer, or below 0 still the image."""
+    """The current state of a chain: a buffer, or the unchanged image if ``number`` is negative."""
     return image if number < 0 else buffers[number]
 
 
@@ -142,7 +142,7 @@ def _mix_three(
     weights: NDArray[np.float32],
     out: NDArray[np.uint32],
 ) -> None:
-    """Mixes three chains, the default: in half the time, by one pass that leaves the padding out."""
+    """Mixes three chains, the default: one pass without the padding takes half the time."""
     w = (weights[0], weights[1], weights[2], weights[3])
     for i in range(out.size):
         pixel = _mixed_channel(image[i], a[i], b[i], c[i], _u32(0), w)
@@ -159,7 +159,7 @@ def _mix(
     sums: NDArray[np.float32],
     out: NDArray[np.uint32],
 ) -> None:
-    """What ``pillow_engine.mix`` computes, in blocks that stay in the cache."""
+    """Computes what ``pillow_engine.mix`` does, in blocks that stay in the cache."""
     if order.size == 3:
         a, b = _state(image, chains, order[0]), _state(image, chains, order[1])
         _mix_three(image, a, b, _state(image, chains, order[2]), weights, out)
@@ -188,7 +188,7 @@ def apply_plans(
     buffers: NDArray[np.uint32],
     out: NDArray[np.uint32],
 ) -> None:
-    """Applies a plan to each image; ``buffers`` has room for one result more than a plan has chains."""
+    """Applies a plan to each image; ``buffers`` has room for one result per chain and one more."""
     table, sums = np.empty((3, 256), np.uint32), np.empty(4096, np.float32)
     order = np.empty(operations.shape[1], np.int64)
     for number in range(images.shape[0]):
@@ -198,7 +198,7 @@ def apply_plans(
             continue
         spare = 0
         for chain in range(order.size):
-            # Two buffers take turns; the one that a chain ends in is kept for the mixture.
+            # Two buffers alternate; the one that a chain ends in is kept for the mixture.
             current, target, other = -1, spare, chain + 1
             for position in range(operations.shape[2]):
                 code = operations[number, chain, position]
@@ -238,7 +238,7 @@ def augment(
 
 @compiled
 def pack(colors: NDArray[np.uint8], packed: NDArray[np.uint32]) -> None:
-    """Puts the three bytes of each pixel into one word."""
+    """Packs the three bytes of each pixel into one word."""
     for i in range(packed.size):
         red, green, blue = colors[3 * i], colors[3 * i + 1], colors[3 * i + 2]
         packed[i] = np.uint32(red) | (np.uint32(green) << np.uint32(8)) | (np.uint32(blue) << np.uint32(16))
@@ -246,7 +246,7 @@ def pack(colors: NDArray[np.uint8], packed: NDArray[np.uint32]) -> None:
 
 @compiled
 def unpack(packed: NDArray[np.uint32], colors: NDArray[np.uint8]) -> None:
-    """Undoes :func:`pack`."""
+    """Reverses :func:`pack`."""
     for i in range(packed.size):
         pixel = packed[i]
         colors[3 * i], colors[3 * i + 1], colors[3 * i + 2] = _u8(pixel), _u8(pixel >> 8), _u8(pixel >> 16)

@@ -1,4 +1,4 @@
-"""Functions that Numba compiles when they are first called, and keeps on disk."""
+"""Functions that Numba compiles on their first call and caches on disk."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ __all__ = ["announcing", "compiled"]
 
 
 def _sources() -> str:
-    """A digest of all that goes into machine code."""
+    """A digest of everything that the machine code depends on."""
     kernels = Path(__file__).parent
     files = [*sorted(kernels.glob("*.py")), kernels.with_name("operations.py")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
@@ -30,24 +30,24 @@ def compiled(function: Callable[..., Any]) -> Any:
         function: A function in Numba's subset of Python.
 
     Returns:
-        The function, to be called as before.
+        The compiled function, called like the original.
     """
     try:
         dispatcher: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # nowhere to keep machine code: a read-only installation and no home folder
+    except RuntimeError:  # no place for the cache: a read-only installation and no home folder
         return numba.njit(nogil=True, error_model="numpy")(function)
     if isinstance(dispatcher, Dispatcher):  # a plain function where NUMBA_DISABLE_JIT is set
-        # Numba looks at the function's own file, and so would keep machine code with old kernels in it.
+        # Numba checks only the function's own file, and so would reuse machine code that contains old kernels.
         vars(dispatcher)["_cache"]._cache_file._source_stamp = _SOURCES
     return dispatcher
 
 
 @contextmanager
 def announcing(announce: Callable[[], None]) -> Iterator[None]:
-    """Within it, the first compilation is announced; what is loaded from disk is not.
+    """Announces the first compilation inside the context; loading from disk is not announced.
 
     Args:
-        announce: Is called before it, if there is any.
+        announce: Called before that compilation, if there is one.
     """
     with event.install_listener("numba:compile", _First(announce)):
         yield
@@ -63,4 +63,4 @@ class _First(event.Listener):
             announce()
 
     def on_end(self, event: Any) -> None:
-        """Nothing is to be said."""
+        """Does nothing."""

@@ -1,7 +1,7 @@
-"""Compiled operations that move no pixel, with Pillow's bytes.
+"""Compiled operations that move no pixels, with the same bytes as Pillow.
 
 Pixels are uint32, red in the lowest byte; the fourth byte is padding. Kernels that treat all bytes alike take uint8.
-Numba widens integers to 64 bits; casts back to 32 are what lets LLVM use whole vector registers.
+Numba widens integers to 64 bits; casting back to 32 lets LLVM use whole vector registers.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ def posterize(image: NDArray[np.uint8], bits: int, out: NDArray[np.uint8]) -> No
 
 @compiled
 def solarize(image: NDArray[np.uint8], threshold: int, out: NDArray[np.uint8]) -> None:
-    """Inverts the levels at and above a threshold from 0 to 255."""
+    """Inverts the levels at or above a threshold, which is from 0 to 255."""
     threshold = _u8(threshold)
     for i in range(out.size):
         level = image[i]
@@ -43,7 +43,7 @@ def solarize(image: NDArray[np.uint8], threshold: int, out: NDArray[np.uint8]) -
 
 @compiled
 def _level(value: float) -> int:
-    """What Pillow makes of a float32 value: clipped, then truncated."""
+    """Converts a float32 value as Pillow does: clipped, then truncated."""
     return _i32(max(min(value, _f32(255.0)), _f32(0.0)))
 
 
@@ -104,7 +104,7 @@ def _smooth(
     out: NDArray[np.uint8],
 ) -> None:
     for i in range(out.size):
-        # The filter's sum over 13, rounded: by 16-bit integers, exact because no sum over 13 is half an integer.
+        # The filter's sum / 13, rounded: exact in 16-bit integers, because no sum / 13 is half an integer.
         total = _i16(_i16(left[i] + middle[i]) + _i16(right[i] + _i16(_i16(row[i]) << 2) + 6))
         out[i] = _u8(_i16(_i32(_i32(total) * _i32(20165)) >> _i32(16)) >> _i16(2))
 
@@ -116,24 +116,24 @@ def _blend(image: NDArray[np.uint8], degenerate: NDArray[np.uint8], factor: floa
         out[i] = _u8(_level(level + factor * (_f32(image[i]) - level)))
 
 
-_BLOCK = 4096  # bytes, so that the sums stay in the first cache
+_BLOCK = 4096  # bytes, so that the sums stay in the L1 cache
 
 
 @compiled
 def sharpen(image: NDArray[np.uint8], stride: int, factor: float, out: NDArray[np.uint8]) -> None:
-    """Blends with the image smoothed by 3×3; the border stays.
+    """Blends with the image smoothed by a 3×3 filter; the border stays unchanged.
 
     Args:
         image: The bytes of the image.
         stride: Bytes in a row.
-        factor: Of the blend.
-        out: The bytes of the result; not those of ``image``.
+        factor: Factor of the blend.
+        out: The bytes of the result; must not be ``image``.
     """
     if image.size < 3 * stride or stride < 12:
         out[:] = image
         return
     sums, smooth = np.empty(_BLOCK + 8, _i16), np.empty(_BLOCK, _u8)
-    # Through the borders as if rows went on in the next one, then the borders.
+    # First filter as if each row continued in the next, then restore the borders.
     begin, end = stride + 4, image.size - stride - 4
     for start in range(begin, end, _BLOCK):
         n = min(_BLOCK, end - start)
@@ -149,7 +149,7 @@ def sharpen(image: NDArray[np.uint8], stride: int, factor: float, out: NDArray[n
 
 @compiled
 def autocontrast_table(image: NDArray[np.uint32], table: NDArray[np.uint32]) -> bool:
-    """Fills the three rows of a table with the levels that autocontrast gives; tells whether any changes."""
+    """Fills the three rows of a table with the levels after autocontrast; returns whether any changes."""
     low, high = np.full(3, 255, np.int64), np.zeros(3, np.int64)
     _extremes(image, low, high)
     changes = False
@@ -185,8 +185,8 @@ def _fill(row: NDArray[np.uint32], channel: int) -> None:
 
 @compiled
 def equalize_table(image: NDArray[np.uint32], table: NDArray[np.uint32]) -> bool:
-    """Fills the three rows of a table with the levels that equalize gives; tells whether any changes."""
-    # Two histograms a channel, so that neighbours of one level do not wait for each other.
+    """Fills the three rows of a table with the levels after equalize; returns whether any changes."""
+    # Two histograms per channel, so that neighbours of equal level do not wait for each other.
     counts = np.zeros((6, 256), _i32)
     for i in range(0, image.size - 1, 2):
         pixel, other = image[i], image[i + 1]
@@ -218,7 +218,7 @@ def equalize_table(image: NDArray[np.uint32], table: NDArray[np.uint32]) -> bool
         for level in range(256):
             totals[level] = total
             total += counts[channel, level]
-        # By float64, which vector registers divide: exact, as the integers are below 2³¹.
+        # In float64, whose division is vectorised: exact, as the integers are below 2³¹.
         divisor = np.float64(step)
         for level in range(256):
             quotient = _i32(np.float64(totals[level]) / divisor)
@@ -228,7 +228,7 @@ def equalize_table(image: NDArray[np.uint32], table: NDArray[np.uint32]) -> bool
 
 @compiled
 def map_channels(image: NDArray[np.uint32], table: NDArray[np.uint32], out: NDArray[np.uint32]) -> None:
-    """Looks up every level in the table of its channel, whose entries stand at their place in the pixel."""
+    """Looks up every level in the table of its channel, whose entries are already shifted into place."""
     red, green, blue = table[0], table[1], table[2]
     for i in range(out.size):
         pixel = image[i]

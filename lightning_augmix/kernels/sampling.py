@@ -1,8 +1,8 @@
-"""The compiled sampler: 64-bit keys to the arrays of plans.
+"""The compiled sampler: from 64-bit keys to the arrays of plans.
 
-The random numbers are SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014), started
-at the mixed key. Logarithm and exponential are written out, because those of the platforms' math libraries differ in
-the last bit.
+The random numbers come from SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014),
+seeded with the mixed key. Logarithm and exponential are implemented here, because those of math libraries differ in the
+last bit between platforms.
 """
 
 import math
@@ -93,13 +93,13 @@ def _log_gamma_variate(alpha: float, state: np.uint64) -> tuple[float, np.uint64
 
 @compiled
 def _dirichlet(alpha: float, out: NDArray[np.float32], state: np.uint64) -> np.uint64:
-    """Fills ``out`` with symmetric Dirichlet weights, from logarithms, so that no alpha underflows to 0/0."""
+    """Fills ``out`` with symmetric Dirichlet weights, via logarithms, so that no alpha underflows to 0/0."""
     logs = np.empty(out.size, np.float64)
     for i in range(out.size):
         if alpha >= 1.0:
             logs[i], state = _log_gamma_variate(alpha, state)
         else:
-            # Gamma(a) = Gamma(a + 1) · U^(1/a); kept multiplied by a until the largest is subtracted.
+            # Gamma(a) = Gamma(a + 1) · U^(1/a); its log stays multiplied by a until the largest is subtracted.
             u, state = _uniform(state)
             logs[i], state = _log_gamma_variate(alpha + 1.0, state)
             logs[i] = alpha * logs[i] + _log(u)
@@ -132,8 +132,8 @@ def draw(
     Args:
         keys: uint64 ``[N]``.
         table: The operations to draw from, see :func:`~lightning_augmix.kernels.table.sampling_table`.
-        height: Of the images, in pixels.
-        width: Of the images, in pixels.
+        height: Height of the images, in pixels.
+        width: Width of the images, in pixels.
         severity: In [0, 10].
         depth: Operations per chain, or −1.
         alpha: Above 0.

@@ -1,4 +1,4 @@
-"""The records of operations as numbers, which compiled functions read."""
+"""The records of operations as numbers, for compiled functions."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from lightning_augmix.operations import OPERATIONS, Operation
 
 __all__ = ["NO_OPERATION", "sampling_table"]
 
-#: Stands in the operations of a plan behind the end of a chain.
+#: Fills a plan's operations after the end of a chain.
 NO_OPERATION = -1
 
-# Numbers for what the records say in words.
+# Columns of the table, and codes for the records' strings.
 CODE, LAW, SCALE, OFFSET, SIGNED, INTEGER, EXTENT = range(7)
 LEVEL, ENHANCEMENT = 1, 2
 BY_WIDTH, BY_HEIGHT = 1, 2
@@ -21,7 +21,7 @@ _EXTENTS = {None: 0, "width": BY_WIDTH, "height": BY_HEIGHT}
 
 
 def sampling_table(operations: Sequence[Operation]) -> NDArray[np.float64]:
-    """The records of operations as numbers, for :func:`~lightning_augmix.kernels.sampling.draw`.
+    """Converts records of operations to numbers, for :func:`~lightning_augmix.kernels.sampling.draw`.
 
     Args:
         operations: Members of :data:`~lightning_augmix.operations.OPERATIONS`.

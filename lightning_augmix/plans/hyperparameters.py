@@ -1,4 +1,4 @@
-"""The five hyperparameters of AugMix, validated once and then passed on as one value."""
+"""The five hyperparameters of AugMix, validated once and passed on as one value."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,13 +18,10 @@ __all__ = ["Hyperparameters", "validate"]
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Valid hyperparameters; :func:`validate` makes them.
+    """Valid hyperparameters, as returned by :func:`validate`.
 
     Attributes:
-        severity: Upper bound of the intensity, in [0, 10]; 0 leaves images as they are.
-        width: Number of chains, at least 1.
-        depth: Operations per chain, at least 1, or −1 for uniform on {1, 2, 3}.
-        alpha: Parameter of the Dirichlet and Beta distributions of the weights, above 0.
+        severity, width, depth, alpha: See :class:`~lightning_augmix.AugmentAndMixTransform`.
         augmentation_set: The set's name, or a tuple of the operations' names.
         operations: The operations to draw from.
     """
@@ -52,7 +49,7 @@ class Hyperparameters:
         return self.depth if self.depth > 0 else 3
 
     def arguments(self) -> dict[str, Any]:
-        """The values as keyword arguments, a list for a tuple, ready for loggers and YAML."""
+        """The hyperparameters as keyword arguments, with lists for tuples, for loggers and YAML."""
         chosen = self.augmentation_set
         return {
             "severity": self.severity,
@@ -69,21 +66,13 @@ class Hyperparameters:
 def validate(
     severity: float, width: int, depth: int, alpha: float, augmentation_set: AugmentationSet
 ) -> Hyperparameters:
-    """Checks the hyperparameters; the one place that does.
-
-    Args:
-        severity: A real number in [0, 10].
-        width: An integer, at least 1.
-        depth: −1 or an integer, at least 1.
-        alpha: A finite real number above 0.
-        augmentation_set: A set's name or a sequence of operations, see
-            :func:`~lightning_augmix.operations.resolve_operations`.
+    """Validates the arguments of :class:`~lightning_augmix.AugmentAndMixTransform`; nothing else does.
 
     Returns:
         The validated values.
 
     Raises:
-        TypeError: If a value is not of the kind named above.
+        TypeError: If a value has the wrong type.
         ValueError: If a value is out of range.
     """
     if isinstance(augmentation_set, Sequence) and not isinstance(augmentation_set, str):
@@ -91,12 +80,12 @@ def validate(
     try:
         hash((severity, width, depth, alpha, augmentation_set))
     except TypeError:
-        # The cache refuses what cannot be hashed; the checks behind it say which argument is wrong.
+        # The cache rejects unhashable arguments; the function itself says which one is wrong.
         return _validated.__wrapped__(severity, width, depth, alpha, augmentation_set)
     return _validated(severity, width, depth, alpha, augmentation_set)
 
 
-# Plans are drawn per image, so the checks must not be paid per image; `typed` tells True from 1.
+# Cached, because plans are drawn for every image; `typed` tells True from 1.
 @lru_cache(maxsize=256, typed=True)
 def _validated(
     severity: float, width: int, depth: int, alpha: float, augmentation_set: AugmentationSet

@@ -1,4 +1,4 @@
-"""Where the 64-bit keys of plans come from: torch's generator, or (seed, epoch, sample index)."""
+"""Sources of the plans' 64-bit keys: torch's generator, or (seed, epoch, sample index)."""
 
 import copy
 import threading
@@ -12,7 +12,7 @@ from lightning_augmix.plans.audit import Audit, Sample, StandIn, current_sample,
 
 __all__ = ["WITHOUT_SEED", "GeneratorKeys", "KeySource", "RunKeys", "fold_in"]
 
-#: The remedy where a sample has no index or epoch that its augmentation could depend on.
+#: The remedy if a sample has no index or epoch for its augmentation to depend on.
 WITHOUT_SEED = "leave `seed=None` and seed with `seed_everything(…, workers=True)`"
 
 _MASK = 2**64 - 1
@@ -21,8 +21,8 @@ _MASK = 2**64 - 1
 def fold_in(*integers: int) -> int:
     """Hashes integers to a 64-bit key that depends on each of them and on their order.
 
-    Each is folded in by a round of the SplitMix64 finaliser, a bijection of 64 bits, so keys that differ in one
-    integer alone never collide.
+    Each is folded in by a round of the SplitMix64 finaliser, a bijection of 64 bits, so keys that differ in only one
+    integer never collide.
 
     Args:
         *integers: Any integers, taken modulo 2⁶⁴.
@@ -47,7 +47,7 @@ _Self = TypeVar("_Self", bound="KeySource")
 
 
 class KeySource(ABC):
-    """What a transform asks for the key of the next image.
+    """Supplies a transform with the key of each image.
 
     Attributes:
         audit: Writes down each key that is drawn.
@@ -99,9 +99,9 @@ class KeySource(ABC):
 
 
 class GeneratorKeys(KeySource):
-    """Keys from a torch generator, the default one unless another is given; uniform on [0, 2⁶³).
+    """Keys from a torch generator, uniform on [0, 2⁶³).
 
-    In a worker process of a ``DataLoader`` torch seeds the default generator differently for every worker and epoch.
+    In ``DataLoader`` workers, torch seeds the default generator differently for every worker and epoch.
 
     Args:
         generator: The generator to advance; ``None`` for torch's default generator.
@@ -120,7 +120,7 @@ _scratch = threading.local()
 
 def _random_key(generator: torch.Generator | None) -> int:
     if generator is None or generator.device.type == "cpu":
-        # A tensor of this thread: making one takes longer than to draw.
+        # One tensor per thread: creating one takes longer than drawing.
         if not hasattr(_scratch, "key"):
             with torch.inference_mode(False):
                 _scratch.key = torch.empty((), dtype=torch.int64, device="cpu")
@@ -153,7 +153,7 @@ class RunKeys(KeySource):
         self._epoch, self._strict = shared(0), shared(0)
 
     def __deepcopy__(self, memo: object) -> "RunKeys":
-        # A dataset that copies its transforms deeply stays in the run.
+        # A dataset that deep-copies its transforms stays in the run.
         return self
 
     def for_loader(self, position: int) -> "RunKeys":
@@ -189,14 +189,14 @@ class RunKeys(KeySource):
         if self.strict and (sample is None or sample.audit is not self.audit):
             raise RuntimeError(
                 "AugMix was called outside the training dataset: by other data, which must stay clean, in a collate "
-                "function, or in a thread that the dataset started. Apply the transform in the `__getitem__` or "
-                "`__iter__` of the training dataset, and there alone."
+                "function, or in a thread that the dataset started. Apply the transform only in the `__getitem__` or "
+                "`__iter__` of the training dataset."
             )
         if self.seed is None:
             return fold_in(_random_key(None), self.rank)
         assert sample is not None
         assert sample.index is not None
-        # Extending a key by a loader of its own leaves those of a single loader as they are.
+        # Only loaders after the first extend the key, so that those of a single loader stay the same.
         loader = (self._loader,) if self._loader else ()
         return fold_in(self.seed, self.epoch, sample.index, sample.drawn, *loader)
 
@@ -207,6 +207,6 @@ class RunKeys(KeySource):
             return int(index.__index__())
         except (AttributeError, TypeError):
             raise TypeError(
-                f"`seed` makes the augmentation of a sample depend on its index, which must be an integer; the sampler "
-                f"gave {index!r}: {WITHOUT_SEED}."
+                f"`seed` makes the augmentation of a sample depend on its index, which must be an integer; got "
+                f"{index!r} from the sampler: {WITHOUT_SEED}."
             ) from None

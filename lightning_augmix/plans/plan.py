@@ -21,20 +21,19 @@ _NAMES = tuple(OPERATIONS)
 class AugMixPlan:
     """Every random choice for one image, or for a batch: what to apply, how strongly, and how to mix.
 
-    Plans come from :func:`sample_plan`, or from arrays of your own, and are immutable. A batch of plans has a length,
-    and indexing it gives the plan of one image. The arrays, whose leading dimension ``N`` only a batch has, are what
-    engines read:
+    Plans come from :func:`sample_plan` or from your own arrays, and are immutable. A batch of plans has a length, and
+    indexing it returns the plan of one image. Only the arrays of a batch have the leading dimension ``N``.
 
     Attributes:
         image_size: (height, width) in pixels of the images the plan is for.
         operations: int8 ``[N, width, max_depth]``: codes, positions in
-            :data:`~lightning_augmix.operations.OPERATIONS`; −1 behind the end of a chain.
-        parameters: float64 ``[N, width, max_depth]``: in the unit of the operation; 0 where it has none.
+            :data:`~lightning_augmix.operations.OPERATIONS`; −1 after the end of a chain.
+        parameters: float64 ``[N, width, max_depth]``: in the unit of the operation; 0 if it has none.
         weights: float32 ``[N, 1 + width]``: the mixing weight, then the weights of the chains.
 
     Raises:
-        ValueError: If arrays are not of these dtypes and shapes, or hold an operation, an angle beyond ±30° or a number
-            of bits outside 1 to 8 that there is not.
+        ValueError: If an array has the wrong dtype or shape, or holds an unknown operation, an angle beyond ±30° or a
+            number of bits outside 1 to 8.
 
     Example:
         >>> plan = sample_plan(5, (32, 48), severity=3)
@@ -64,7 +63,7 @@ class AugMixPlan:
 
     @classmethod
     def _drawn(cls, *content: Any) -> "AugMixPlan":
-        """A plan of arrays that are known to be right: to check them takes longer than to draw them."""
+        """A plan from arrays known to be valid: checking them takes longer than drawing them."""
         plan = object.__new__(cls)
         plan._assign(*content)
         return plan
@@ -97,24 +96,24 @@ class AugMixPlan:
 
     @property
     def mixing_weight(self) -> float:
-        """The share of the mixed chains in the output of one image's plan, a float32 value in [0, 1]."""
+        """The weight of the mixed chains in one image's plan, a float32 value in [0, 1]."""
         self._require_one_image("mixing_weight")
         return float(self.weights[0])
 
     def as_batch(self) -> "AugMixPlan":
-        """This, or a batch of one where it is the plan of one image."""
+        """This batch, or a batch of one if this is the plan of one image."""
         if self.is_batch:
             return self
         return self._drawn(self.image_size, self.operations[None], self.parameters[None], self.weights[None])
 
     def __len__(self) -> int:
         if not self.is_batch:
-            raise TypeError("The plan of one image has no length; a batch of plans, from an array of keys, has.")
+            raise TypeError("The plan of one image has no length; only a batch of plans, from an array of keys, does.")
         return len(self.operations)
 
     def __getitem__(self, index: int) -> "AugMixPlan":
         if not self.is_batch:
-            raise TypeError("The plan of one image cannot be indexed; a batch of plans, from an array of keys, can.")
+            raise TypeError("The plan of one image cannot be indexed; only a batch, from an array of keys, can.")
         return self._drawn(self.image_size, self.operations[index], self.parameters[index], self.weights[index])
 
     def __iter__(self) -> Iterator["AugMixPlan"]:
@@ -174,27 +173,26 @@ def sample_plan(
 ) -> AugMixPlan:
     """Draws the plan of one image, or of a batch, as a pure function of its key.
 
-    The same key and arguments give the same plan in every process and on every platform: only integer arithmetic
-    and correctly rounded floating-point operations take part. Keys need not be random; neighbouring keys give
+    The same key and arguments yield the same plan in every process and on every platform: only integer arithmetic
+    and correctly rounded floating-point operations are used. Keys need not be random; neighbouring keys yield
     unrelated plans. Source: Hendrycks et al., "AugMix", ICLR 2020, https://arxiv.org/abs/1912.02781.
 
     Args:
         key: A 64-bit integer for the plan of one image, or a one-dimensional sequence or array of N of them for a
             batch of N plans. Signed and unsigned keys are taken modulo 2⁶⁴.
         image_size: (height, width) in pixels, each at least 1.
-        severity: Upper bound of the intensity, a real number in [0, 10]; 0 leaves images as they are.
-        width: Number of chains, at least 1.
-        depth: Operations per chain, at least 1, or −1 to draw 1, 2 or 3 for each chain.
-        alpha: Parameter of the Dirichlet distribution of the chain weights and of the Beta distribution of the
-            mixing weight, above 0; 1 makes both uniform.
-        augmentation_set: The name of a set, or a sequence of operation names or operations.
+        severity: See :class:`~lightning_augmix.AugmentAndMixTransform`.
+        width: See there.
+        depth: See there.
+        alpha: See there.
+        augmentation_set: See there.
 
     Returns:
         The plan.
 
     Raises:
-        TypeError: If an argument is of a kind not named above.
-        ValueError: If an argument is out of its range.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range.
 
     Example:
         >>> plan = sample_plan(7, (224, 224), augmentation_set=["rotate"], width=1, depth=2)
@@ -214,7 +212,7 @@ def sample_plan(
 def draw_plan(
     key: int | NDArray[np.uint64], image_size: tuple[int, int], hyperparameters: Hyperparameters
 ) -> AugMixPlan:
-    """:func:`sample_plan` on arguments that are already valid.
+    """Does what :func:`sample_plan` does, for valid arguments.
 
     Args:
         key: A 64-bit integer, or a uint64 array of shape ``[N]``.
@@ -222,9 +220,9 @@ def draw_plan(
         hyperparameters: Validated hyperparameters.
 
     Returns:
-        The plan of one image, or of a batch where ``key`` is an array.
+        The plan of one image, or of a batch if ``key`` is an array.
     """
-    from lightning_augmix.kernels.sampling import draw  # loads Numba, which who only passes plans on does without
+    from lightning_augmix.kernels.sampling import draw  # loads Numba, which only drawing needs
 
     h = hyperparameters
     keys = np.array([key & (2**64 - 1)], np.uint64) if isinstance(key, int) else key
@@ -238,7 +236,7 @@ def draw_plan(
 
 
 def _check(image_size: Any, operations: Any, parameters: Any, weights: Any) -> None:
-    """Refuses arrays that engines would read beyond their end."""
+    """Rejects arrays that would make engines read out of bounds."""
     expected = {"operations": np.int8, "parameters": np.float64, "weights": np.float32}
     for (name, dtype), array in zip(expected.items(), (operations, parameters, weights), strict=True):
         if not isinstance(array, np.ndarray) or array.dtype != dtype:
@@ -248,7 +246,7 @@ def _check(image_size: Any, operations: Any, parameters: Any, weights: Any) -> N
     if parameters.shape != operations.shape or weights.shape != of_weights:
         raise ValueError(
             "Expected arguments `operations`, `parameters` and `weights` to have shapes [N, width, max_depth], the "
-            f"same, and [N, 1 + width], or for one image those without N; got {operations.shape}, {parameters.shape} "
+            f"same, and [N, 1 + width], without N for one image; got {operations.shape}, {parameters.shape} "
             f"and {weights.shape}."
         )
     if _checked_size(image_size) != image_size or min(image_size) < 1:

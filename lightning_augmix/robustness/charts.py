@@ -1,4 +1,4 @@
-"""The two pictures of a robustness report: error by corruption, and the reliability diagram."""
+"""The two charts of a robustness report: error by corruption, and the reliability diagram."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ __all__ = ["draw_errors", "draw_reliability"]
 
 
 def draw_errors(reports: Sequence[RobustnessReport], path: str | Path) -> None:
-    """Draws the error on each corruption, the classifiers side by side; of several runs the mean ± standard deviation.
+    """Draws the error on each corruption, classifiers side by side; several runs as mean ± standard deviation.
 
     Args:
         reports: One or more reports, on the same corruptions; see :func:`runs_of_each`.
         path: The PNG file.
 
     Raises:
-        ValueError: If there are none, or their corruptions differ.
+        ValueError: If there are no reports, or their corruptions differ.
     """
     from matplotlib.figure import Figure
 
@@ -45,14 +45,14 @@ def draw_errors(reports: Sequence[RobustnessReport], path: str | Path) -> None:
 
 
 def draw_reliability(reports: Sequence[RobustnessReport], path: str | Path) -> None:
-    """Draws accuracy over confidence, on clean images and on all corrupted ones together; a line for each run.
+    """Draws accuracy against confidence, on clean images and on all corrupted ones together; one line per run.
 
     Args:
-        reports: One or more reports.
+        reports: One or more reports, on the same corruptions.
         path: The PNG file.
 
     Raises:
-        ValueError: If there are none, or their corruptions differ.
+        ValueError: If there are no reports, or their corruptions differ.
     """
     from matplotlib.figure import Figure
 
@@ -81,13 +81,13 @@ def draw_reliability(reports: Sequence[RobustnessReport], path: str | Path) -> N
 
 
 def _label(name: str) -> str:
-    """A name as it is: Matplotlib takes dollars for formulas and leaves out what begins with an underscore."""
+    """Escapes a name: Matplotlib reads dollars as math and omits labels that begin with an underscore."""
     return f"{' ' if name.startswith('_') else ''}{name}".replace("$", r"\$")
 
 
 def _corruptions(reports: Sequence[RobustnessReport]) -> list[str]:
     if not reports:
-        raise ValueError("Expected argument `reports` to have a report at least; got none.")
+        raise ValueError("Expected argument `reports` to have at least one report; got none.")
     names = list(reports[0].errors)
     for report in reports[1:]:
         if report.errors.keys() != reports[0].errors.keys():

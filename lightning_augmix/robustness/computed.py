@@ -1,4 +1,4 @@
-"""Computes a corrupted test set, where none is published, into files of CIFAR-10-C's format."""
+"""Computes a corrupted test set, where none is published, in the format of CIFAR-10-C."""
 
 import hashlib
 import json
@@ -33,20 +33,19 @@ def compute_corruptions(
 ) -> CorruptedData:
     """Computes a corrupted test set with ``imagecorruptions-imaug``, in the format of CIFAR-10-C.
 
-    What the folder has already is kept, so an interrupted computation goes on with the first corruption that is not
-    there. The images are a function of the data, the seed and the versions of the library and of those it computes with
-    (scikit-image, OpenCV, SciPy, Pillow). The library takes images from 32×32: smaller ones are padded
-    by their mirror image and cropped again. A grayscale image is corrupted as an RGB one whose green channel is taken,
-    so that noise keeps its strength. Processes are started: a script has to call this under ``if __name__ ==
-    "__main__":``, except where they are forked.
+    Files already in the folder are kept, so an interrupted computation resumes with the first missing corruption. The
+    images depend on the data, the seed, and the versions of the library and its dependencies (scikit-image, OpenCV,
+    SciPy, Pillow). The library needs images of at least 32×32: smaller ones are mirrored at the borders and cropped
+    afterwards. A grayscale image is corrupted as RGB and its green channel kept, so that noise keeps its strength. This
+    starts processes: unless they are forked, a script must call it under ``if __name__ == "__main__":``.
 
     Args:
         data: A map-style dataset of pairs (image, class); the images are PIL images of mode ``RGB`` or ``L``, or uint8
             arrays, all of one size: photographs need the ``Resize`` and ``CenterCrop`` of the test images.
-        folder: Where the files go; it is made if need be.
-        corruptions: Which to compute, of ``CORRUPTIONS``.
-        seed: Seed of the random ones, an integer, at least 0.
-        processes: How many work side by side; ``None`` for as many as there are processors.
+        folder: Where the files go; created if needed.
+        corruptions: The corruptions to compute, from ``CORRUPTIONS``.
+        seed: Seed of the random corruptions, an integer, at least 0.
+        processes: Number of parallel processes; ``None`` for one per processor.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -54,8 +53,8 @@ def compute_corruptions(
 
     Raises:
         ImportError: If ``imagecorruptions-imaug`` is not installed.
-        ValueError: If there is no such corruption, if images differ in size or are none, or if the folder holds the
-            corruptions of other images or of another seed.
+        ValueError: If there is no such corruption, if there are no images or they differ in size, or if the folder
+            holds corruptions of other images, another seed or another version of the library.
     """
     unknown = [name for name in corruptions if name not in CORRUPTIONS]
     if unknown:
@@ -96,9 +95,9 @@ def _stacked(data: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         if not is_image or array.dtype != np.uint8 or array.shape != images.shape[1:]:
             kind = f"{image.mode} " if isinstance(image, Image.Image) else ""
             raise ValueError(
-                "Expected argument `data` to give PIL images of mode RGB or L, or uint8 arrays [H, W, 3] or [H, W], "
-                f"all of one size; image {index} is {kind}{array.dtype} {list(array.shape)}: apply Resize, CenterCrop "
-                "and no more."
+                "Expected argument `data` to return PIL images of mode RGB or L, or uint8 arrays [H, W, 3] or [H, W], "
+                f"all of one size; image {index} is {kind}{array.dtype} {list(array.shape)}: apply Resize and "
+                "CenterCrop only."
             )
         images[index] = array
         labels[index] = int(label)
@@ -106,14 +105,14 @@ def _stacked(data: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _check_origin(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> None:
-    """Writes down what the files are computed from, or refuses a folder that was computed from something else."""
+    """Records what the files are computed from, or rejects a folder computed from something else."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
         library = version("imagecorruptions-imaug")
     except PackageNotFoundError:
         raise ImportError(
-            "Computing corruptions takes imagecorruptions-imaug: pip install 'lightning-augmix[robustness]'."
+            "Computing corruptions needs imagecorruptions-imaug: pip install 'lightning-augmix[robustness]'."
         ) from None
     digest = hashlib.sha256(images.data)
     digest.update(labels.data)
@@ -132,12 +131,12 @@ def _check_origin(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.in
         raise ValueError(f"{path} is damaged ({error}): delete the folder.") from None
     if before != origin:
         changed = ", ".join(name for name in origin if before.get(name) != origin[name])
-        raise ValueError(f"{folder} holds corruptions with other {changed}: choose another folder, or delete it.")
+        raise ValueError(f"{folder} holds corruptions of different {changed}: choose another folder, or delete it.")
 
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, and moves what was written to its place: a file is whole or not there."""
+    """Yields a path to write to, and then moves the file into place: it is either complete or absent."""
     part = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield part
@@ -146,7 +145,7 @@ def _whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-_CHUNK = 1 << 18  # pixels: of glass_blur, the slowest, three seconds; an interrupt waits for the chunks in work
+_CHUNK = 1 << 18  # pixels: three seconds of glass_blur, the slowest; an interrupt waits for chunks in progress
 
 
 def _compute(
@@ -176,7 +175,7 @@ def _compute(
 def _unordered(
     pool: ProcessPoolExecutor, function: Callable[..., Any], calls: Iterator[tuple[Any, ...]]
 ) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yields the calls with their results as they come, and keeps few of them waiting."""
+    """Yields calls with their results as they complete, and queues only a few."""
     running: dict[Future[Any], tuple[Any, ...]] = {}
     try:
         while True:
@@ -196,7 +195,7 @@ _images: NDArray[np.uint8]
 
 def _begin(path: Path) -> None:
     global _images
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one answers for all
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles it
     _images = np.load(path, mmap_mode="r", allow_pickle=False)
 
 
@@ -210,7 +209,7 @@ def _corrupt_chunk(name: str, severity: int, start: int, size: int, seed: int) -
     )
 
 
-_LEAST_SIDE = 32  # pixels that the library takes
+_LEAST_SIDE = 32  # pixels, the minimum of the library
 
 
 def _corrupt(image: NDArray[np.uint8], name: str, severity: int, seeds: np.random.SeedSequence) -> NDArray[np.uint8]:
@@ -223,7 +222,7 @@ def _corrupt(image: NDArray[np.uint8], name: str, severity: int, seeds: np.rando
     bottom, right = (max(0, _LEAST_SIDE - side) // 2 for side in (height, width))
     padding = [(top, bottom), (left, right), (0, 0)][: image.ndim]
     own, *state = seeds.generate_state(9)
-    np.random.seed(state)  # of this worker process
+    np.random.seed(state)  # the worker process's own
     seed = {"seed": int(own)} if name in ("impulse_noise", "glass_blur") else {}
     corrupted: NDArray[np.uint8] = corrupt(
         np.pad(image, padding, mode="symmetric"), severity=severity, corruption_name=name, **seed

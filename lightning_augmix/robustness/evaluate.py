@@ -1,4 +1,4 @@
-"""Measures the robustness of a classifier on a Lightning Trainer."""
+"""Measures the robustness of a classifier with a Lightning Trainer."""
 
 import copy
 import math
@@ -40,29 +40,29 @@ def evaluate_robustness(
     """Measures a classifier's error and calibration on clean and on corrupted test images.
 
     Args:
-        model: A module, of Lightning or not, that gives logits ``[N, K]`` for a batch of inputs; a copy of it is
-            measured.
+        model: A module, LightningModule or not, that returns logits ``[N, K]`` for a batch of inputs; a copy of it is
+            evaluated.
         clean: The clean test images: a map-style dataset of pairs (input of the model, class).
-        corrupted: The corrupted ones: a folder in the format of CIFAR-10-C or ImageNet-C, or what
-            ``compute_corruptions`` returned.
-        transform: Makes an input of the model from a PIL image, as for the clean images.
-        corruptions: Which corruptions to measure.
+        corrupted: The corrupted test images: a folder in the format of CIFAR-10-C or ImageNet-C, or the result of
+            ``compute_corruptions``.
+        transform: Converts a PIL image to an input of the model, as for the clean images.
+        corruptions: The corruptions to evaluate.
         batch_size: Images per batch and process, at least 1.
         num_workers: Worker processes that load images, at least 0.
         trainer: A Trainer, for its accelerator, devices, strategy and precision; ``None`` for one on the best device.
-            With several devices each image is still counted once. It must not leave out batches.
-        name: What the report calls the model; ``None`` for the name of its class.
-        augmentation_set: The operations of AugMix in training, as for ``AugMixCallback``: the report names the
-            corruptions that resemble one of them.
+            Several devices still count each image once. It must test all batches.
+        name: The model's name in the report; ``None`` for the name of its class.
+        augmentation_set: AugMix's operations in training, as for ``AugMixCallback``: the report marks the corruptions
+            that resemble one of them.
 
     Returns:
-        The report, on every rank the same.
+        The report, the same on every rank.
 
     Raises:
-        TypeError: If an argument is of a kind not named above.
-        ValueError: If an argument is out of its range, if files are missing or damaged, if there is no such corruption
-            or operation, if the model does not give finite logits ``[N, K]``, if a class is not one of K, if clean and
-            corrupted images are in folders of other classes, or if the Trainer leaves out batches.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, files are missing or damaged, there is no such corruption or
+            operation, the model does not return finite logits ``[N, K]``, a class is not one of the K, the folders of
+            clean and corrupted images differ in their classes, or the Trainer leaves out batches.
 
     Example:
         >>> from lightning_augmix import evaluate_robustness
@@ -130,15 +130,15 @@ def _check_trainer(trainer: Any) -> None:
 
 
 def _check_classes(sets: Sequence[Any]) -> None:
-    """Folders number their classes from those that are there."""
+    """Rejects folders with different classes: each numbers only those that it contains."""
     folders = [images for images in sets if isinstance(images, ImageFolder)]
     all_classes = [getattr(images, "wnids", images.classes) for images in folders]
     for images, classes in zip(folders, all_classes, strict=True):
         different = sorted(set(classes) ^ set(all_classes[0]))
         if different:
             raise ValueError(
-                f"Expected clean and corrupted images to be of the same classes; {different[0]} is not both in "
-                f"{folders[0].root} and in {images.root}: add or remove it."
+                f"Expected clean and corrupted images to be of the same classes; {different[0]} is not in both "
+                f"{folders[0].root} and {images.root}: add or remove it."
             )
 
 
@@ -148,15 +148,15 @@ def _count_classes(model: nn.Module, clean: Any) -> int:
         logits = model(torch.as_tensor(clean[0][0])[None].to(like))
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         given = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"Expected argument `model` to give logits [N, K]; for one image it gave {given}.")
+        raise ValueError(f"Expected argument `model` to return logits [N, K]; for one image it returned {given}.")
     return logits.shape[1]
 
 
 class _Reliability(Metric):
-    """Sums of images, confidences and right answers in bins of confidence.
+    """Sums of images, confidences and correct predictions in bins of confidence.
 
-    As integers, a confidence of 1 being 2²⁴: they are exact for any number of images, in any order, on any device.
-    torchmetrics' calibration error sums in float32, which is off by 0.001 for a million images and by 0.02 for four.
+    The sums are integers, with 2²⁴ for a confidence of 1: exact for any number of images, in any order, on any device.
+    torchmetrics' calibration error sums in float32: it is off by 0.001 for 1 million images and by 0.02 for 4 million.
     """
 
     sums: Tensor
@@ -179,7 +179,7 @@ _ONE = 2**24
 
 
 class _WrongAnswers(Metric):
-    """Counts wrong answers on each of several sets of images."""
+    """Counts wrong predictions on each of several sets of images."""
 
     counts: Tensor
 
@@ -196,7 +196,7 @@ class _WrongAnswers(Metric):
 
 
 class _Numbered(Dataset[Any]):
-    """A set of images among several, whose number each sample bears."""
+    """One of several sets of images; each sample carries the number of its set."""
 
     def __init__(self, images: Any, number: int, num_classes: int) -> None:
         self.images, self.number, self.num_classes = images, number, num_classes
@@ -205,8 +205,8 @@ class _Numbered(Dataset[Any]):
         inputs, target = self.images[index]
         if not 0 <= int(target) < self.num_classes:
             raise ValueError(
-                f"Expected the classes of the images to be from 0 to {self.num_classes - 1}, as many as the model "
-                f"gives logits; got {int(target)}: these are not the model's images."
+                f"Expected the classes of the images to be from 0 to {self.num_classes - 1}, one for each of the "
+                f"model's logits; got {int(target)}: these are not the model's images."
             )
         return inputs, int(target), self.number
 
@@ -215,7 +215,7 @@ class _Numbered(Dataset[Any]):
 
 
 class _Evaluation(pl.LightningModule):
-    """Counts wrong answers on each of several sets, the first of them clean, and measures calibration."""
+    """Counts wrong predictions on each of several sets, the first of them clean, and measures calibration."""
 
     def __init__(
         self, model: nn.Module, num_classes: int, sets: Sequence[Any], batch_size: int, num_workers: int
@@ -230,7 +230,7 @@ class _Evaluation(pl.LightningModule):
         self.reliability = nn.ModuleDict({"clean": _Reliability(), "corrupted": _Reliability()})
 
     def test_dataloader(self) -> DataLoader[Any]:
-        # The usual sampler counts some images twice, to give each rank as many.
+        # The usual sampler repeats some images, so that all ranks have equally many.
         sampler = UnrepeatedDistributedSampler(
             self._data, self.trainer.world_size, self.trainer.global_rank, shuffle=False
         )
@@ -240,7 +240,7 @@ class _Evaluation(pl.LightningModule):
         inputs, targets, numbers = batch
         probabilities = self.model(inputs).float().softmax(dim=1)
         if not probabilities.isfinite().all():
-            raise ValueError("Expected argument `model` to give finite logits; got NaN or infinity for some images.")
+            raise ValueError("Expected argument `model` to return finite logits; got NaN or infinity for some images.")
         confidences, answers = probabilities.max(dim=1)
         self.wrong.update(answers, targets, numbers)
         for name, chosen in (("clean", numbers == 0), ("corrupted", numbers > 0)):
@@ -255,8 +255,8 @@ class _Evaluation(pl.LightningModule):
             rows = {"count": counts, "confidence": confidences / _ONE / counts, "accuracy": right / counts}
             for label, row in rows.items():
                 found |= {f"{name}/{label}/{number}": value for number, value in enumerate(row.nan_to_num().tolist())}
-        # Through the log, because strategies that spawn processes keep the module in them. (They wait for ever if what
-        # is logged exceeds the 64 KiB of a pipe: with a loader for each set it does.)
+        # Logged, because strategies that spawn processes keep the module in them. (They hang if the logged values
+        # exceed the 64 KiB of a pipe, as they would with one loader per set.)
         self.log_dict({key: float(value) for key, value in found.items()})
 
 

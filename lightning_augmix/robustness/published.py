@@ -17,7 +17,7 @@ from torchvision.datasets import ImageFolder
 
 __all__ = ["CORRUPTIONS", "SEVERITIES", "CorruptedData", "open_corruptions"]
 
-#: The common corruptions, in the order in which they are published.
+#: The common corruptions, in their published order.
 CORRUPTIONS = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),
     *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
@@ -33,10 +33,10 @@ class CorruptedData(ABC):
     """A corrupted test set: for each corruption and severity, a dataset of the same images.
 
     Args:
-        folder: Where the files are.
+        folder: The folder of the files.
 
     Attributes:
-        folder: The same.
+        folder: The folder of the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,14 +48,14 @@ class CorruptedData(ABC):
         Args:
             corruption: The name of the corruption.
             severity: From 1 to 5.
-            transform: What makes the classifier's input of a PIL image.
+            transform: Converts a PIL image to an input of the classifier.
 
         Returns:
             A dataset of pairs (transformed image, class).
 
         Raises:
-            ValueError: If there is no such severity, or if its files are missing, cut off, or not what they should be;
-                the message names the file.
+            ValueError: If there is no such severity, or a file is missing, truncated or malformed; the message names
+                the file.
         """
         if severity not in SEVERITIES:
             raise ValueError(f"Expected argument `severity` to be an integer from 1 to 5; got {severity!r}.")
@@ -69,9 +69,9 @@ def open_corruptions(folder: str | Path) -> CorruptedData:
     """Opens a corrupted test set in the format of CIFAR-10-C and CIFAR-100-C, or of ImageNet-C.
 
     Args:
-        folder: A folder of ``labels.npy`` and one ``<corruption>.npy`` each, uint8 ``[5 · N, H, W, 3]`` or ``[5 · N, H,
-            W]``, severity 1 first, as CIFAR-10-C has them (they are not loaded but mapped, and nothing in them is
-            executed); or of folders ``<corruption>/<severity>/<class>/`` of image files, as ImageNet-C has them.
+        folder: A folder with ``labels.npy`` and ``<corruption>.npy`` files, uint8 ``[5 · N, H, W, 3]`` or ``[5 · N, H,
+            W]``, severity 1 first, as in CIFAR-10-C (they are memory-mapped, and nothing in them is executed); or with
+            folders ``<corruption>/<severity>/<class>/`` of image files, as in ImageNet-C.
 
     Returns:
         The corrupted test set.
@@ -86,7 +86,7 @@ def open_corruptions(folder: str | Path) -> CorruptedData:
         return _Folders(path)
     raise ValueError(
         f"Expected a folder with labels.npy and <corruption>.npy (CIFAR-10-C's format), or with folders <corruption>/"
-        f"<severity>/<class> (ImageNet-C's); {path} {'has neither' if path.is_dir() else 'is no folder'}."
+        f"<severity>/<class> (ImageNet-C's); {path} {'has neither' if path.is_dir() else 'is not a folder'}."
     )
 
 
@@ -96,7 +96,7 @@ class _Arrays(CorruptedData):
         self.labels = _load(folder / "labels.npy")
         if not _are_five_times_the_same(self.labels):
             raise ValueError(
-                f"Expected {folder / 'labels.npy'} to hold the classes of five times the same images, [5 · N]; got "
+                f"Expected {folder / 'labels.npy'} to hold the classes of N images, five times over, [5 · N]; got "
                 f"{self.labels.dtype} {list(self.labels.shape)}."
             )
 
@@ -127,7 +127,7 @@ class _ArrayImages(Dataset[Any]):
         self.images = _load(path)[start : start + len(labels)]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A mapped array is pickled with all that it maps; a spawned process maps the file itself.
+        # Pickling a mapped array copies its content; a spawned process maps the file itself.
         return type(self), (self.path, self.start, self.labels, self.transform)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
@@ -141,10 +141,10 @@ def _load(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
-        raise ValueError(f"The corrupted test set misses {path}.") from None
-    except Exception as error:  # of a damaged header NumPy raises many, tokenize.TokenError among them
+        raise ValueError(f"The corrupted test set lacks {path}.") from None
+    except Exception as error:  # for a damaged header NumPy raises many kinds, such as tokenize.TokenError
         raise ValueError(
-            f"{path} is cut off or no array ({error}): delete it, and fetch or compute it again."
+            f"{path} is truncated or not an array ({error}): delete it, and fetch or compute it again."
         ) from None
     return array
 
@@ -152,15 +152,15 @@ def _load(path: Path) -> NDArray[Any]:
 class _Folders(CorruptedData):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._names: list[str] = []  # of the files of the first set that is opened
+        self._names: list[str] = []  # of the files in the first set opened
 
     def _opened(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
         path = self.folder / corruption / str(severity)
         try:
             opened = ImageFolder(path, transform, loader=_open_image)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ValueError(f"The corrupted test set misses {path}, or images in it ({error}).") from None
-        # All have the same images: a folder that is missing would number the classes behind it anew.
+            raise ValueError(f"The corrupted test set lacks {path}, or images in it ({error}).") from None
+        # All sets have the same images: a missing folder would renumber the classes after it.
         names = [str(Path(file).relative_to(path)) for file, _ in opened.samples]
         self._names = self._names or names
         different = sorted(set(names) ^ set(self._names))
@@ -175,4 +175,4 @@ def _open_image(path: str) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} is cut off or no image ({error}): fetch it again.") from None
+        raise ValueError(f"{path} is truncated or not an image ({error}): fetch it again.") from None

@@ -1,4 +1,4 @@
-"""What is known of a classifier's robustness, as a table, JSON and CSV."""
+"""A classifier's robustness, as a table, JSON and CSV."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ALEXNET_ERRORS", "Calibration", "RobustnessReport", "runs_of_each"]
 
-#: AlexNet's errors on ImageNet-C, by which mCE is normalised there. Source: Hendrycks and Dietterich, ICLR 2019.
+#: AlexNet's errors on ImageNet-C, which normalise mCE. Source: Hendrycks and Dietterich, ICLR 2019.
 ALEXNET_ERRORS = {
     "gaussian_noise": 0.886,
     "shot_noise": 0.894,
@@ -36,7 +36,7 @@ ALEXNET_ERRORS = {
 }
 
 _BLURS = ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur")
-# Smoothing is what sharpness does below 1. Color overlaps with saturate, which is none of the 15.
+# Sharpness below 1 smooths. Color overlaps with saturate, which is not one of the 15.
 _OVERLAPS = {"brightness": ("brightness",), "contrast": ("contrast",), "sharpness": _BLURS}
 
 
@@ -46,10 +46,10 @@ class Calibration:
 
     Attributes:
         expected_error: Expected calibration error: the mean distance, weighted by the images in each bin.
-        rms_error: The root of the mean squared distance, likewise.
-        counts: Images in each of the bins that cut [0, 1] into equal parts.
+        rms_error: The root of the mean squared distance, weighted likewise.
+        counts: Number of images in each of the equal bins of [0, 1].
         confidences: Mean confidence in each bin, 0 in empty ones.
-        accuracies: Share of right answers in each bin, 0 in empty ones.
+        accuracies: Accuracy in each bin, 0 in empty ones.
     """
 
     expected_error: float
@@ -64,12 +64,12 @@ class RobustnessReport:
     """A classifier's errors on a clean test set and on its corruptions.
 
     Attributes:
-        name: Of the classifier.
-        clean_error: Share of wrong answers on clean images, in [0, 1].
-        errors: The same on each corruption, for severities 1 to 5.
+        name: Name of the classifier.
+        clean_error: Error rate on clean images, in [0, 1].
+        errors: Error rates on each corruption, for severities 1 to 5.
         clean: Calibration on the clean images.
         corrupted: Calibration on all corrupted images together.
-        operations: AugMix's operations in training, if they are known.
+        operations: AugMix's operations in training, if known.
     """
 
     name: str
@@ -81,27 +81,27 @@ class RobustnessReport:
 
     @property
     def mean_corruption_error(self) -> float:
-        """The plain mean over corruptions and severities, as published for CIFAR-10-C and CIFAR-100-C."""
+        """The unweighted mean over corruptions and severities, as published for CIFAR-10-C and CIFAR-100-C."""
         return fmean(map(fmean, self.errors.values()))
 
     @property
     def normalized_corruption_error(self) -> float:
         """The mean of each corruption's error over AlexNet's, in [0, ∞), as published for ImageNet-C (mCE).
 
-        It means something on ImageNet-C alone.
+        It is meaningful only for ImageNet-C.
         """
         return fmean(fmean(errors) / ALEXNET_ERRORS[name] for name, errors in self.errors.items())
 
     @property
     def overlapping(self) -> tuple[str, ...]:
-        """The corruptions that resemble an operation of the training, and so are not out of distribution."""
+        """The corruptions that resemble an operation used in training, and so are not out of distribution."""
         names = {operation.removesuffix("_original") for operation in self.operations}
         resembled = {corruption for name in names for corruption in _OVERLAPS.get(name, ())}
         return tuple(name for name in self.errors if name in resembled)
 
     @property
     def mean_without_overlap(self) -> float:
-        """:attr:`mean_corruption_error` over those that resemble no operation of the training; NaN if all do."""
+        """:attr:`mean_corruption_error` without the overlapping corruptions; NaN if all overlap."""
         kept = [fmean(errors) for name, errors in self.errors.items() if name not in self.overlapping]
         return fmean(kept) if kept else math.nan
 
@@ -121,7 +121,7 @@ class RobustnessReport:
             path: The file.
 
         Raises:
-            ValueError: If it is no report.
+            ValueError: If it is not a report.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -133,7 +133,7 @@ class RobustnessReport:
             content["operations"] = tuple(content["operations"])
             return cls(**content)
         except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path} is no report of evaluate_robustness ({error!r}).") from None
+            raise ValueError(f"{path} is not a report of evaluate_robustness ({error!r}).") from None
 
     def save_csv(self, path: str | Path) -> None:
         """Writes one row for each corruption and severity; the clean images are ``clean``, 0.
@@ -174,8 +174,8 @@ class RobustnessReport:
             add(f"expected calibration error, {label}", calibration.expected_error)
         if overlapping:
             table.caption = (
-                "* resembles an operation of the training: not out of distribution, and so no measure of robustness to "
-                "what is unknown."
+                "* resembles an operation used in training: not out of distribution, and so no measure of robustness "
+                "to unseen corruptions."
             )
         return table
 
@@ -188,13 +188,13 @@ class RobustnessReport:
 
 
 def runs_of_each(reports: Sequence[RobustnessReport]) -> list[tuple[str, list[RobustnessReport]]]:
-    """Brings the runs of a classifier together: reports whose names differ in ``-seed0`` at the end alone.
+    """Groups the runs of each classifier: reports whose names differ only in a final ``-seed<number>``.
 
     Args:
         reports: Any number of reports.
 
     Returns:
-        For each classifier its name and its reports, in the order of the first; a report alone has its own name.
+        The name and reports of each classifier, in order of first appearance; a single report keeps its name.
     """
     names = [report.name for report in reports]
     runs: dict[str | int, list[RobustnessReport]] = {}

@@ -59,8 +59,8 @@ def test_bad_values_end_with_one_line(argument, words, command):
 def test_the_sentence_counts_processes():
     times = {"without AugMix": 2.0, "with numba": 2.3}
     assert "15 % slower (2.00 ms without it, 2.30 ms with it, 1 process)" in bench._in_words(times, 0, 1000)
-    assert "num_workers=3, without AugMix 2." in bench._in_words(times, 0, 1000)
-    assert "num_workers=7, without AugMix 6." in bench._in_words(times, 3, 1000)
+    assert "num_workers=3, or 2 without AugMix." in bench._in_words(times, 0, 1000)
+    assert "num_workers=7, or 6 without AugMix." in bench._in_words(times, 3, 1000)
     assert "image 0 % slower" in bench._in_words({**times, "with numba": 1.9}, 0, 1000)
 
 

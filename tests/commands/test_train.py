@@ -97,7 +97,7 @@ def test_a_run_can_be_resumed(command, tmp_path):
         (["seed=abc"], "seed to be an integer, at least 0; got 'abc'"),
         (["augmix.views=-1"], "`views` to be at least 0; got -1"),
         (["model.momentum=1"], "`momentum` to be in [0, 1); got 1.0"),
-        (["callbacks=augmix"], "callbacks=augmix is for applications of your own"),
+        (["callbacks=augmix"], "callbacks=augmix is for your own applications"),
         (["trainer.accelerator=quantum"], "got 'quantum'|quantum"),
         (["+trainer.nope=1"], "TypeError: Trainer.__init__() got an unexpected keyword argument 'nope'"),
         (["ckpt_path=nope.ckpt"], "ckpt_path to be the path of a checkpoint file; got 'nope.ckpt'"),

@@ -30,7 +30,7 @@ def test_pictures(draw, names, classifiers, tmp_path):
 
 @pytest.mark.parametrize("draw", [draw_errors, draw_reliability])
 def test_reports_that_cannot_be_compared_are_an_error(draw, tmp_path):
-    with pytest.raises(ValueError, match="to have a report at least"):
+    with pytest.raises(ValueError, match="to have at least one report"):
         draw([], tmp_path / "picture.png")
     with pytest.raises(ValueError, match=r"on the same corruptions; b is on \['fog'\]"):
         draw([report("a"), report("b", errors={"fog": (0.1,) * 5})], tmp_path / "picture.png")

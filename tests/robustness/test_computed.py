@@ -99,7 +99,7 @@ def test_what_is_there_is_kept_and_what_is_missing_is_computed(tmp_path):
 @pytest.mark.parametrize(("data", "seed", "changed"), [(Images(salt=1), 0, "images"), (Images(), 1, "seed")])
 def test_a_folder_of_other_corruptions_is_an_error(data, seed, changed, tmp_path):
     computed(Images(), tmp_path, ["contrast"])
-    with pytest.raises(ValueError, match=f"{tmp_path} holds corruptions with other {changed}: choose another folder"):
+    with pytest.raises(ValueError, match=f"{tmp_path} holds corruptions of different {changed}: choose another folder"):
         computed(data, tmp_path, ["contrast"], seed=seed)
 
 

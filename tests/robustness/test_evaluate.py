@@ -152,7 +152,7 @@ def test_a_lightning_module_is_measured_by_what_its_forward_gives(tmp_path):
     ("changes", "kind", "message"),
     [
         ({"model": len}, TypeError, "`model` to be a torch.nn.Module; got builtin_function_or_method"),
-        ({"model": nn.Identity()}, ValueError, r"`model` to give logits \[N, K\].* a tensor \[1, 3, 8, 9\]"),
+        ({"model": nn.Identity()}, ValueError, r"`model` to return logits \[N, K\].* a tensor \[1, 3, 8, 9\]"),
         ({"corruptions": ["blur"]}, ValueError, r"`corruptions` to be of: .*got \['blur'\]"),
         ({"corruptions": []}, ValueError, "got none"),
         ({"corruptions": ["fog", "fog"]}, ValueError, r"each once; got \['fog', 'fog'\]"),
@@ -162,8 +162,8 @@ def test_a_lightning_module_is_measured_by_what_its_forward_gives(tmp_path):
         ({"num_workers": -1}, ValueError, "`num_workers` to be an integer, at least 0; got -1"),
         ({"trainer": "cpu"}, TypeError, "`trainer` to be a lightning.pytorch.Trainer; got 'cpu'"),
         ({"augmentation_set": "saef", "corrupted": "nowhere"}, ValueError, "`augmentation_set`.*saef"),
-        ({"corruptions": ["snow"]}, ValueError, "misses .*snow.npy"),
-        ({"corrupted": "nowhere"}, ValueError, "nowhere is no folder"),
+        ({"corruptions": ["snow"]}, ValueError, "lacks .*snow.npy"),
+        ({"corrupted": "nowhere"}, ValueError, "nowhere is not a folder"),
     ],
 )
 def test_bad_arguments(changes, kind, message, tmp_path):
@@ -179,7 +179,7 @@ def test_folders_of_other_classes_are_an_error(tmp_path):
             (tmp_path / folder / name).mkdir(parents=True)
             Image.new("RGB", (9, 8)).save(tmp_path / folder / name / "1.png")
     clean = ImageFolder(tmp_path / "clean", TO_TENSOR)
-    with pytest.raises(ValueError, match=r"of the same classes; ant is not both in .*clean and in .*fog.1: add or rem"):
+    with pytest.raises(ValueError, match=r"of the same classes; ant is not in both .*clean and .*fog.1: add or remove"):
         evaluate_robustness(ByColor(), clean, tmp_path / "c", TO_TENSOR, corruptions=["fog"])
     shutil.rmtree(tmp_path / "clean" / "ant")
     clean = ImageFolder(tmp_path / "clean", TO_TENSOR)
@@ -235,7 +235,7 @@ def test_confidence_of_one_is_in_the_last_bin(tmp_path):
 
 def test_logits_that_are_not_finite_are_an_error(tmp_path):
     write_cifar_c(tmp_path, corruptions=["fog"])
-    with pytest.raises(ValueError, match="`model` to give finite logits"):
+    with pytest.raises(ValueError, match="`model` to return finite logits"):
         evaluate_robustness(
             Sure(math.nan), Clean(4), tmp_path, TO_TENSOR, corruptions=["fog"], trainer=trainer(tmp_path)
         )

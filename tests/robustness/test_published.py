@@ -56,24 +56,24 @@ def test_folders_in_the_format_of_imagenet_c(tmp_path):
     data = open_corruptions(str(tmp_path))
     part = data.dataset("fog", 3, np.asarray)
     assert [(image[0, 0].tolist(), label) for image, label in part] == [([30, 0, 0], 0), ([30, 1, 0], 1)]
-    with pytest.raises(ValueError, match=rf"misses {tmp_path / 'snow' / '3'}"):
+    with pytest.raises(ValueError, match=rf"lacks {tmp_path / 'snow' / '3'}"):
         data.dataset("snow", 3, np.asarray)
     (tmp_path / "fog" / "4" / "ant" / "1.png").rename(tmp_path / "fog" / "4" / "ant" / "2.png")
     with pytest.raises(ValueError, match=r"fog/4 lacks ant/1\.png: every corruption and severity has the same images"):
         data.dataset("fog", 4, np.asarray)
     broken = tmp_path / "fog" / "3" / "ant" / "1.png"
     spoil(broken, broken.read_bytes()[:33] + b"\0\0\0\1    " + broken.read_bytes()[41:])
-    with pytest.raises(ValueError, match=r"ant/1\.png is cut off or no image"):
+    with pytest.raises(ValueError, match=r"ant/1\.png is truncated or not an image"):
         part[0]
     (tmp_path / "snow").mkdir()
     (tmp_path / "snow" / "1").write_text("")
-    with pytest.raises(ValueError, match=rf"misses {tmp_path / 'snow' / '1'}"):
+    with pytest.raises(ValueError, match=rf"lacks {tmp_path / 'snow' / '1'}"):
         data.dataset("snow", 1, np.asarray)
     shutil.rmtree(tmp_path / "fog" / "5" / "ant")
     with pytest.raises(ValueError, match=r"fog/5 lacks ant/1\.png"):
         data.dataset("fog", 5, np.asarray)
     spoil(tmp_path / "fog" / "3" / "bee" / "1.png", b"no image")
-    with pytest.raises(ValueError, match=r"bee/1\.png is cut off or no image"):
+    with pytest.raises(ValueError, match=r"bee/1\.png is truncated or not an image"):
         part[1]
 
 
@@ -88,13 +88,13 @@ def spoil(path, content):
         ("labels", lambda path: np.save(path, np.zeros(21, int)), r"labels.npy to hold .* \[5 · N\]; got int64 \[21\]"),
         ("labels", lambda path: np.save(path, np.zeros((20, 2))), r"labels.npy to hold .*got float64 \[20, 2\]"),
         ("labels", lambda path: np.save(path, np.full(20, 0.5)), r"labels.npy to hold .*got float64 \[20\]"),
-        ("labels", lambda path: np.save(path, np.arange(20)), "labels.npy to hold .* five times the same images"),
-        ("labels", lambda path: spoil(path, b""), "labels.npy is cut off or no array"),
-        ("fog", lambda path: path.unlink(), "misses .*fog.npy"),
-        ("fog", lambda path: spoil(path, path.read_bytes()[:-1]), "fog.npy is cut off or no array"),
+        ("labels", lambda path: np.save(path, np.arange(20)), "labels.npy to hold .* N images, five times over"),
+        ("labels", lambda path: spoil(path, b""), "labels.npy is truncated or not an array"),
+        ("fog", lambda path: path.unlink(), "lacks .*fog.npy"),
+        ("fog", lambda path: spoil(path, path.read_bytes()[:-1]), "fog.npy is truncated or not an array"),
         ("fog", lambda path: spoil(path, path.read_bytes().replace(b"}", b"(")), "delete it, and fetch or compute it"),
-        ("fog", lambda path: spoil(path, b"\x80 pickled"), "fog.npy is cut off or no array"),
-        ("fog", lambda path: np.save(path, np.array([{}] * 20), allow_pickle=True), "fog.npy is cut off or no array"),
+        ("fog", lambda path: spoil(path, b"\x80 pickled"), "fog.npy is truncated or not an array"),
+        ("fog", lambda path: np.save(path, np.array([{}] * 20), allow_pickle=True), "fog.npy is truncated or not an a"),
         ("fog", lambda path: np.save(path, np.zeros((20, 8, 9, 3))), r"fog.npy to hold uint8 .*got float64"),
         ("fog", lambda path: np.save(path, np.zeros((20, 8, 9, 4), np.uint8)), r"got uint8 \[20, 8, 9, 4\]"),
         ("fog", lambda path: np.save(path, np.zeros((15, 8, 9), np.uint8)), r"\[20, H, W, 3\].*got uint8 \[15, 8, 9\]"),
@@ -115,5 +115,5 @@ def test_no_such_severity_is_an_error(severity, tmp_path):
 
 
 def test_no_folder_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="nowhere is no folder"):
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
         open_corruptions(tmp_path / "nowhere")

@@ -82,7 +82,7 @@ def test_what_is_no_report_is_an_error_that_names_the_file(content, tmp_path):
     path = tmp_path / "report.json"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(ValueError, match=r"report\.json is no report of evaluate_robustness"):
+    with pytest.raises(ValueError, match=r"report\.json is not a report of evaluate_robustness"):
         RobustnessReport.load(path)
 
 
