@@ -28,8 +28,8 @@ class Renamed(DataLoader):
 class Opening(DataLoader):
     """Makes its dataset itself."""
 
-    def __init__(self, length, sampler=None, shuffle=None, **kwargs):
-        super().__init__(Dim(TO_TENSOR, length), batch_size=4, sampler=sampler, shuffle=shuffle, **kwargs)
+    def __init__(self, length, **kwargs):
+        super().__init__(Dim(TO_TENSOR, length), **kwargs)
 
 
 def swapped(samples):
@@ -39,13 +39,13 @@ def swapped(samples):
 
 LOADERS = {
     "keywords": lambda: DataLoader(dataset=Dim(TO_TENSOR, 8), batch_size=4, shuffle=True),
-    "positions": lambda: DataLoader(Dim(TO_TENSOR, 8), 4, shuffle=True),
+    "a position": lambda: DataLoader(Dim(TO_TENSOR, 8), batch_size=4, shuffle=True),
     "a collate function": lambda: DataLoader(Dim(TO_TENSOR, 8), batch_size=4, shuffle=True, collate_fn=swapped),
     "other names": lambda: Renamed(Dim(TO_TENSOR, 8), batch_size=4, shuffle=True),
     "other names, and a collate function by position": lambda: Renamed(
         Dim(TO_TENSOR, 8), swapped, batch_size=4, shuffle=True
     ),
-    "a dataset of its own": lambda: Opening(8, shuffle=True),
+    "a dataset of its own": lambda: Opening(8, batch_size=4, shuffle=True),
 }
 
 
