@@ -1,5 +1,6 @@
 """Every kind of image AugMix accepts, as uint8 arrays and back."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -48,8 +49,8 @@ def as_pixels(img: _T) -> Pixels[_T]:
 
     Args:
         img: A PIL image of mode ``RGB`` or ``L``; a uint8 array ``[H, W]``, ``[H, W, 1]`` or ``[H, W, 3]``; a tensor
-            or ``tv_tensors.Image`` ``[C, H, W]`` or ``[N, C, H, W]`` with C of 1 or 3, uint8, or floating-point in
-            [0, 1], which is rounded to the nearest of 256 levels.
+            ``[C, H, W]`` or ``[N, C, H, W]`` with C of 1 or 3, uint8, or floating-point in [0, 1], which is rounded to
+            the nearest of 256 levels; or one of a subclass that `clone` keeps, such as ``tv_tensors.Image``.
 
     Returns:
         The pixels, with the way back.
@@ -62,18 +63,45 @@ def as_pixels(img: _T) -> Pixels[_T]:
         return _from_pil(img)
     if isinstance(img, np.ndarray):
         return _from_array(img)
-    if isinstance(img, torch.Tensor) and (type(img) is torch.Tensor or isinstance(img, tv_tensors.Image)):
+    if isinstance(img, torch.Tensor) and (
+        isinstance(img, tv_tensors.Image) or not isinstance(img, tv_tensors.TVTensor)
+    ):
         return _from_tensor(img)
-    raise _error(TypeError, f"{type(img).__name__}", "convert it first, for instance with `PIL.Image.fromarray`")
+    raise _error(TypeError, type(img).__name__, _remedy_for_type(img))
 
 
 def _error(kind: type[Exception], given: str, remedy: str) -> Exception:
     return kind(f"Expected argument `img` to be {_PERMITTED}; got {given}: {remedy}.")
 
 
+def _remedy_for_type(img: Any) -> str:
+    if isinstance(img, tv_tensors.Video):
+        return "pass its frames as a batch of images, `tv_tensors.Image(img)`"
+    if isinstance(img, tv_tensors.TVTensor):
+        return "pass the image alone, or, if it is an image, convert it with `tv_tensors.Image(img)`"
+    if isinstance(img, str | os.PathLike):
+        return "open the file first, with `PIL.Image.open(img)`"
+    if isinstance(img, bytes):
+        return "decode it first, with `PIL.Image.open(io.BytesIO(img))`"
+    if isinstance(img, list | tuple) or hasattr(img, "__array__"):
+        return "convert it first, with `numpy.asarray(img, numpy.uint8)` if it is one image with levels in [0, 255]"
+    return "pass an image, where the sample has one"
+
+
+def _error_of_channels(given: str, channels: int, rest: str = "") -> Exception:
+    if channels == 4:
+        remedy = f"`img[..., :3{rest}]` leaves out the fourth of RGBA"
+    else:
+        remedy = f"select some, for instance `img[..., :{3 if channels > 3 else 1}{rest}]`"
+    return _error(ValueError, given, f"AugMix takes 1 or 3 channels, not {channels}: {remedy}")
+
+
 def _from_pil(img: Image.Image) -> Pixels[Any]:
     if img.mode not in ("RGB", "L"):
-        raise _error(ValueError, f"a PIL image of mode {img.mode}", "convert it with `img.convert('RGB')`")
+        remedy = "convert it with `img.convert('RGB')`"
+        if img.mode[0] in "IF":
+            remedy = "scale its levels to [0, 255], and convert it with `img.convert('L')`"
+        raise _error(ValueError, f"a PIL image of mode {img.mode}", remedy)
     if 0 in img.size:
         raise _error(ValueError, f"an empty PIL image of size {img.size}", "remove empty images from the data")
     if img.mode == "L":
@@ -94,37 +122,65 @@ def _from_array(img: NDArray[Any]) -> Pixels[Any]:
     if img.dtype != np.uint8:
         remedy = "convert it, for values in [0, 1] with `(255 * img).round().astype('uint8')`"
         raise _error(TypeError, f"an array of dtype {img.dtype}", remedy)
-    if not (img.ndim == 2 or (img.ndim == 3 and img.shape[2] in (1, 3))) or img.size == 0:
-        remedy = "channels come last in arrays (`img.transpose(1, 2, 0)`), and batches are tensors"
-        raise _error(ValueError, f"an array of shape {list(img.shape)}", remedy)
+    if img.ndim not in (2, 3) or (img.ndim == 3 and img.shape[2] not in (1, 3)) or img.size == 0:
+        raise _error_of_array(img)
     squeezed = img[..., 0] if img.ndim == 3 and img.shape[2] == 1 else img
     return Pixels(np.ascontiguousarray(squeezed)[None], False, lambda array: array[0].reshape(img.shape), img.copy)
 
 
+def _error_of_array(img: NDArray[Any]) -> Exception:
+    given = f"an array of shape {list(img.shape)}"
+    if img.ndim not in (2, 3):
+        return _error(ValueError, given, "arrays are single images with channels last, and batches are tensors")
+    if img.size == 0:
+        return _error(ValueError, given, "remove empty images from the data")
+    if img.shape[0] in (1, 3):
+        return _error(ValueError, given, "channels come last in arrays (`img.transpose(1, 2, 0)`)")
+    return _error_of_channels(given, img.shape[2])
+
+
 def _from_tensor(img: torch.Tensor) -> Pixels[Any]:
-    if img.ndim not in (3, 4) or img.shape[-3] not in (1, 3) or 0 in img.shape[-2:]:
-        remedy = "channels come first in tensors (`img.permute(2, 0, 1)`, `img[None]` for one channel)"
-        raise _error(ValueError, f"a tensor of shape {list(img.shape)}", remedy)
-    levels = _levels(img.detach()).cpu()
-    batch = levels if img.ndim == 4 else levels[None]
+    plain = img.as_subclass(torch.Tensor).detach()
+    if plain.ndim not in (3, 4) or plain.shape[-3] not in (1, 3) or 0 in plain.shape[-2:]:
+        raise _error_of_tensor(plain)
+    if type(img) not in (torch.Tensor, tv_tensors.Image) and type(twin := img.detach().clone()) is not type(img):
+        given = f"a {type(img).__name__}, whose `clone()` is a {type(twin).__name__}"
+        raise _error(TypeError, given, "convert it with `img.detach().as_subclass(torch.Tensor)`")
+    levels = _levels(plain).cpu()
+    batch = levels if plain.ndim == 4 else levels[None]
     array = np.ascontiguousarray(batch.permute(0, 2, 3, 1).numpy())
 
     def restore(augmented: NDArray[np.uint8]) -> torch.Tensor:
         channels_last = torch.from_numpy(augmented.reshape(array.shape))
-        result = channels_last.permute(0, 3, 1, 2).contiguous().view(img.shape).to(img.device)
-        if img.is_floating_point():
-            result = result.to(torch.promote_types(img.dtype, torch.float32)).div_(255).to(img.dtype)
-        return tv_tensors.wrap(result, like=img) if isinstance(img, tv_tensors.Image) else result
+        result = channels_last.permute(0, 3, 1, 2).contiguous().view(plain.shape).to(plain.device)
+        if plain.is_floating_point():
+            result = result.to(torch.promote_types(plain.dtype, torch.float32)).div_(255).to(plain.dtype)
+        if type(img) is torch.Tensor:
+            return result
+        # A copy of the image has its type and all that it carries, whatever that may be.
+        twin = copy()
+        twin.as_subclass(torch.Tensor).copy_(result)
+        return twin
 
     def copy() -> torch.Tensor:
-        result = img.detach().clone()
-        return tv_tensors.wrap(result, like=img) if isinstance(img, tv_tensors.Image) else result
+        return img.detach().clone()
 
-    return Pixels(array[..., 0] if array.shape[3] == 1 else array, img.ndim == 4, restore, copy)
+    return Pixels(array[..., 0] if array.shape[3] == 1 else array, plain.ndim == 4, restore, copy)
+
+
+def _error_of_tensor(img: torch.Tensor) -> Exception:
+    given = f"a tensor of shape {list(img.shape)}"
+    if img.ndim not in (3, 4):
+        return _error(ValueError, given, "channels come first in tensors (`img[None]` for one channel)")
+    if 0 in img.shape[-3:]:
+        return _error(ValueError, given, "remove empty images from the data")
+    if img.shape[-1] in (1, 3) and img.shape[-1] < min(img.shape[-3:-1]):
+        order = "2, 0, 1" if img.ndim == 3 else "0, 3, 1, 2"
+        return _error(ValueError, given, f"channels come first in tensors (`img.permute({order})`)")
+    return _error_of_channels(given, img.shape[-3], ", :, :")
 
 
 def _levels(img: torch.Tensor) -> torch.Tensor:
-    img = img.as_subclass(torch.Tensor)
     if img.dtype == torch.uint8:
         return img
     if not img.is_floating_point():

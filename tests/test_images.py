@@ -1,11 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.data import MetaTensor
 from PIL import Image
 from torchvision import tv_tensors
 
+from lightning_augmix import AugmentAndMixTransform
 from lightning_augmix._images import as_pixels
 from strategies import arrays
 
@@ -16,6 +20,39 @@ def as_tensor(array):
     return torch.from_numpy(array[..., None] if array.ndim == 2 else array).permute(2, 0, 1)
 
 
+class Mine(torch.Tensor):
+    pass
+
+
+class Located(torch.Tensor):
+    """Hands its path on to what is computed from it."""
+
+    path = None
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        result = super().__torch_function__(func, types, args, kwargs)
+        if isinstance(result, cls):
+            result.path = next((arg.path for arg in args if isinstance(arg, cls)), None)
+        return result
+
+
+class Plain(torch.Tensor):
+    """Becomes a plain tensor in every computation."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+
+def located(tensor):
+    result = tensor.as_subclass(Located)
+    result.path = "scan.png"
+    return result
+
+
+def scan(tensor):
+    return MetaTensor(tensor, meta={"patient": [7]}, applied_operations=[{"class": "Flip"}])
+
+
 KINDS = {
     "PIL image": Image.fromarray,
     "array": lambda a: a,
@@ -23,6 +60,9 @@ KINDS = {
     "Fortran array": np.asfortranarray,
     "tensor": as_tensor,
     "tv_tensors.Image": lambda a: tv_tensors.Image(as_tensor(a)),
+    "subclass of a tensor": lambda a: as_tensor(a).as_subclass(Mine),
+    "subclass with an attribute": lambda a: located(as_tensor(a)),
+    "MetaTensor": lambda a: scan(as_tensor(a)),
     "batch": lambda a: torch.stack([as_tensor(a), 255 - as_tensor(a)]),
 }
 
@@ -33,6 +73,12 @@ def same(a, b):
         return a.mode == b.mode and a.size == b.size and a.tobytes() == b.tobytes()
     if isinstance(a, torch.Tensor):
         assert (a.dtype, a.shape, a.device) == (b.dtype, b.shape, b.device)
+        if isinstance(a, Located):
+            assert a.path == b.path
+        if isinstance(a, MetaTensor):
+            assert a.meta["patient"] == b.meta["patient"]
+            assert torch.equal(a.affine, b.affine)
+            assert a.applied_operations == b.applied_operations
         return torch.equal(a, b)
     assert (a.dtype, a.shape) == (b.dtype, b.shape)
     return np.array_equal(a, b)
@@ -71,6 +117,29 @@ def test_the_original_is_not_written_to_nor_shared_with_the_result():
         assert np.asarray(restored).flat[0] == 9, kind
 
 
+@pytest.mark.parametrize("kind", ["subclass of a tensor", "subclass with an attribute", "MetaTensor"])
+@pytest.mark.parametrize("is_batch", [False, True])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
+@pytest.mark.parametrize("severity", [0, 3])
+def test_subclasses_of_tensors_keep_what_they_carry(kind, is_batch, dtype, severity):
+    levels = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    img = KINDS[kind](levels)
+    plain = as_tensor(levels)
+    if is_batch:
+        img, plain = torch.stack([img, img]), torch.stack([plain, plain])
+    if dtype != torch.uint8:
+        img, plain = (each.to(dtype).div(255) for each in (img, plain))
+    before = img.clone()
+    augmix = AugmentAndMixTransform(severity)
+    torch.manual_seed(0)
+    expected = augmix(plain)
+    torch.manual_seed(0)
+    augmented = augmix(img)
+    assert torch.equal(augmented.as_subclass(torch.Tensor), expected)
+    assert same(img, before)
+    assert same(augmented.copy_(img), img)
+
+
 def test_a_batch_of_none_is_a_batch():
     pixels = as_pixels(torch.zeros(0, 3, 4, 5, dtype=torch.uint8))
     assert pixels.restore(pixels.array.copy()).shape == (0, 3, 4, 5)
@@ -83,36 +152,84 @@ def test_gradients_end_here():
     assert not pixels.restore(pixels.array.copy()).requires_grad
 
 
+BOXES = tv_tensors.BoundingBoxes(torch.zeros(1, 4), format="XYXY", canvas_size=(4, 5))
+
+
 @pytest.mark.parametrize(
     ("img", "error", "given_as", "remedy"),
     [
         (Image.new("RGBA", (3, 2)), ValueError, "mode RGBA", "convert"),
         (Image.new("1", (3, 2)), ValueError, "mode 1", "convert"),
-        (Image.new("I;16", (3, 2)), ValueError, "mode I;16", "convert"),
+        (Image.new("I;16", (3, 2)), ValueError, "mode I;16", r"scale its levels to \[0, 255\].*convert"),
+        (Image.new("F", (3, 2)), ValueError, "mode F", r"scale its levels to \[0, 255\].*convert"),
         (Image.new("RGB", (0, 2)), ValueError, r"size \(0, 2\)", "remove"),
         (np.zeros((2, 3)), TypeError, "dtype float64", "uint8"),
         (np.zeros((2, 3), bool), TypeError, "dtype bool", "uint8"),
         (np.zeros((3, 4, 5), np.uint8), ValueError, r"shape \[3, 4, 5\]", "last"),
         (np.zeros((2, 3, 4, 3), np.uint8), ValueError, r"shape \[2, 3, 4, 3\]", "batches are tensors"),
-        (np.zeros((0, 3), np.uint8), ValueError, r"shape \[0, 3\]", "last"),
+        (np.zeros((0, 3), np.uint8), ValueError, r"shape \[0, 3\]", "remove empty images"),
         (np.zeros(3, np.uint8), ValueError, r"shape \[3\]", "last"),
-        (torch.zeros(2, 3, dtype=torch.uint8), ValueError, r"shape \[2, 3\]", "first"),
+        (torch.zeros(2, 3, dtype=torch.uint8), ValueError, r"shape \[2, 3\]", r"first.*img\[None\]"),
         (torch.zeros(4, 5, 3, dtype=torch.uint8), ValueError, r"shape \[4, 5, 3\]", "first"),
         (torch.zeros(1, 1, 3, 4, 5, dtype=torch.uint8), ValueError, "shape", "first"),
-        (torch.zeros(3, 0, 5, dtype=torch.uint8), ValueError, "shape", "first"),
+        (torch.zeros(2, 4, 5, 3, dtype=torch.uint8), ValueError, "shape", r"first.*img.permute\(0, 3, 1, 2\)"),
+        (torch.zeros(3, 0, 5, dtype=torch.uint8), ValueError, r"shape \[3, 0, 5\]", "remove empty images"),
         (torch.zeros(3, 4, 5, dtype=torch.int64), TypeError, "int64", "ToDtype"),
         (torch.zeros(3, 4, 5, dtype=torch.complex64), TypeError, "complex64", "ToDtype"),
         (torch.full((3, 4, 5), -0.01), ValueError, r"\[-0.01, -0.01\]", "before `Normalize`"),
         (torch.full((3, 4, 5), 255.0), ValueError, r"\[255, 255\]", "passed as uint8"),
         (torch.full((3, 4, 5), float("inf")), ValueError, "inf", "before `Normalize`"),
         (torch.tensor([[[0.5, float("nan")]]]), ValueError, "NaN", "look for"),
-        (tv_tensors.Mask(torch.zeros(1, 2, 3, dtype=torch.uint8)), TypeError, "Mask", "convert"),
-        ("cat.png", TypeError, "str", "convert"),
-        (None, TypeError, "NoneType", "convert"),
+        (tv_tensors.Mask(torch.zeros(1, 2, 3, dtype=torch.uint8)), TypeError, "Mask", "if it is an image, convert"),
+        (BOXES, TypeError, "BoundingBoxes", "if it is an image"),
+        (tv_tensors.Video(torch.zeros(2, 3, 2, 3)), TypeError, "Video", r"frames as a batch.*tv_tensors.Image\(img\)"),
+        (torch.nn.Parameter(torch.zeros(3, 4, 5)), TypeError, "Parameter, whose `clone", "convert.*as_subclass"),
+        (torch.zeros(3, 4, 5).as_subclass(Plain), TypeError, "Plain, whose `clone", "convert.*as_subclass"),
+        ("cat.png", TypeError, "str", "open the file.*PIL.Image.open"),
+        (Path("cat.png"), TypeError, "Path", "open the file.*PIL.Image.open"),
+        (b"", TypeError, "bytes", "PIL.Image.open"),
+        ([[1, 2], [3, 4]], TypeError, "list", r"convert.*numpy\.asarray"),
+        (None, TypeError, "NoneType", "pass an image"),
     ],
 )
 def test_anything_else_is_an_error_that_says_what_is_permitted_what_was_given_and_the_remedy(
     img, error, given_as, remedy
 ):
     with pytest.raises(error, match=rf"`img` to be a PIL image of mode RGB or L.*got .*{given_as}.*: .*{remedy}"):
+        as_pixels(img)
+
+
+@pytest.mark.parametrize(
+    ("img", "channels", "remedy"),
+    [
+        (torch.zeros(4, 50, 40, dtype=torch.uint8), 4, r"`img\[\.\.\., :3, :, :\]`.*RGBA"),
+        (torch.zeros(4, 3, 3, dtype=torch.uint8), 4, "RGBA"),
+        (torch.zeros(2, 4, 50, 40), 4, r"`img\[\.\.\., :3, :, :\]`.*RGBA"),
+        (torch.zeros(13, 50, 40), 13, "select"),
+        (torch.zeros(7, 13, 50, 40), 13, "select"),
+        (torch.zeros(2, 50, 40, dtype=torch.uint8), 2, r"select.*`img\[\.\.\., :1, :, :\]`"),
+        (np.zeros((50, 40, 4), np.uint8), 4, r"`img\[\.\.\., :3\]`.*RGBA"),
+        (np.zeros((50, 40, 2), np.uint8), 2, r"select.*`img\[\.\.\., :1\]`"),
+        (np.zeros((50, 40, 13), np.uint8), 13, "select"),
+    ],
+)
+def test_other_numbers_of_channels_are_told_from_channels_at_the_wrong_end(img, channels, remedy):
+    shape = str(list(img.shape)).replace("[", r"\[").replace("]", r"\]")
+    expected = rf"shape {shape}: AugMix takes 1 or 3 channels, not {channels}: .*{remedy}"
+    with pytest.raises(ValueError, match=expected) as caught:
+        as_pixels(img)
+    assert " come " not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("img", "remedy"),
+    [
+        (torch.zeros(50, 40, 3, dtype=torch.uint8), r"channels come first in tensors.*`img\.permute\(2, 0, 1\)`"),
+        (torch.zeros(50, 40, 1), r"channels come first in tensors.*`img\.permute\(2, 0, 1\)`"),
+        (np.zeros((3, 50, 40), np.uint8), r"channels come last in arrays.*`img\.transpose\(1, 2, 0\)`"),
+        (np.zeros((1, 50, 40), np.uint8), r"channels come last in arrays.*`img\.transpose\(1, 2, 0\)`"),
+    ],
+)
+def test_channels_at_the_wrong_end(img, remedy):
+    with pytest.raises(ValueError, match=remedy):
         as_pixels(img)

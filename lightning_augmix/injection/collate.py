@@ -1,7 +1,11 @@
-"""Batches of views: ``[(1 + views) · N, C, H, W]``, all clean images first, then all first views, and so on."""
+"""Batches of views: ``[(1 + views) · N, C, H, W]``, all clean images first, then all first views, and so on.
+
+N is what the user's collate function leaves of the samples: it may drop some.
+"""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +22,8 @@ from lightning_augmix._views import Views, differ, entries_of_views, leaves_and_
 __all__ = ["CollateViews"]
 
 _Path: TypeAlias = tuple[Any, ...]
+_AreImages: TypeAlias = Callable[[Sequence[Any]], bool]
+_Parts: TypeAlias = dict[_Path, Any]
 
 
 class CollateViews:
@@ -46,18 +52,20 @@ class CollateViews:
         """Makes a batch.
 
         Args:
-            samples: A list of N samples, or a batch.
+            samples: A list of samples, ``None`` for those that the dataset does not have, or a batch.
 
         Returns:
             The batch, its tensors of images ``[(1 + views) · N, …]``, its lists of images as much longer.
 
         Raises:
             PlacementError: If a sample came without views.
-            TypeError: If the images of the batch cannot be told, or are no tensors of N images.
+            TypeError: If the images of the batch cannot be told, are no tensors of N images, or are not as many for
+                every view.
         """
-        flat = [leaves_and_structure(sample) for sample in (samples if self.takes_list else [samples])]
+        listed = samples if self.takes_list else [samples]
+        flat = [leaves_and_structure(sample) for sample in listed]
         has_views = [any(isinstance(entry, Views) for entry in entries) for entries, _ in flat]
-        if not all(has_views):
+        if not all(has or sample is None for has, sample in zip(has_views, listed, strict=True)):
             refuse(
                 "a sample has lost the views of its image, because its dataset does not put them into the tuple, list "
                 "or dict as they are. Let the transforms do all that is done to the image, or leave out `views`.",
@@ -84,34 +92,54 @@ class CollateViews:
                 for entries, (_, structure) in zip(copies, flat, strict=True)
             ]
 
-        return self._joined(samples_of, with_other_images)
+        given = [entry.images[0] for entries, _ in flat for entry in entries if isinstance(entry, Views)]
+        count = len(listed) if self.takes_list else None
+        are_images = partial(_are_images, count=count, dimensions=max(map(_dimensions, given)))
 
-    def _joined(self, samples_of: list[list[Any]], with_other_images: Callable[[], list[Any]]) -> Any:
-        count = len(samples_of[0]) if self.takes_list else None
-        parts: list[dict[_Path, Any]] = []
-        batches = []
-        # The last time with other images, which tells where they are: the views themselves may all be equal.
+        def collated(samples: list[Any]) -> tuple[Any, _Parts]:
+            batch = self.collate(samples if self.takes_list else samples[0])
+            return batch, dict(_parts(batch, are_images))
+
+        clean, of_views, images = None, list[_Parts](), set[_Path]()
         for number in replays(2 + self.views):
-            if number > self.views and frozenset(parts[0]) in self._images:
+            if number > self.views:
+                images = self._images_among(of_views[0], lambda: collated(with_other_images())[1])
                 continue
-            samples = samples_of[number] if number <= self.views else with_other_images()
-            batches.append(self.collate(samples if self.takes_list else samples[0]))
-            parts.append(dict(_parts(batches[-1], count)))
-            if parts[-1].keys() != parts[0].keys():
+            batch, parts = collated(samples_of[number])
+            clean = batch if number == 0 else clean
+            of_views.append(parts)
+            if _lengths(parts) != _lengths(of_views[0]):
                 raise TypeError(
-                    "With `views`, the collate function has to give batches of one structure for every view."
+                    "With `views`, the collate function has to give batches of one structure and length for every "
+                    "view: if it drops samples, what it drops must not depend on the image."
                 )
-        of_views = parts[: 1 + self.views]
-        if len(parts) > len(of_views):
-            self._images[frozenset(parts[0])] = {path for path in parts[0] if _differ(parts[0][path], parts[-1][path])}
-        images = self._images[frozenset(parts[0])]
-        changed = {path for path in parts[0] if any(_differ(parts[0][path], other[path]) for other in of_views[1:])}
-        if not images | changed:
-            raise TypeError(
-                f"{_EXPECTED}; got a batch of {', '.join(type(part).__name__ for part in parts[0].values())}."
-            )
-        joined = {path: _concatenated([part[path] for part in of_views], count) for path in images | changed}
-        return _replaced(batches[0], joined)
+        if all(length == 0 for length in _lengths(of_views[0]).values()):
+            return clean
+        return _replaced(clean, _joined(of_views, images, count))
+
+    def _images_among(self, parts: _Parts, with_other_images: Callable[[], _Parts]) -> set[_Path]:
+        """Where other images make a difference; the views themselves may all be equal."""
+        structure = frozenset(parts)
+        if structure not in self._images:
+            try:
+                others = with_other_images()
+            except Exception:  # whatever is raised, for instance by a function that drops all of them
+                return set()
+            if _lengths(others) != _lengths(parts):
+                return set()
+            images = {path for path in parts if _differ(parts[path], others[path])}
+            if not images:
+                return images
+            self._images[structure] = images
+        return self._images[structure]
+
+
+def _joined(of_views: list[_Parts], images: set[_Path], count: int | None) -> _Parts:
+    clean = of_views[0]
+    changed = {path for path in clean if any(_differ(clean[path], parts[path]) for parts in of_views[1:])}
+    if not images | changed:
+        raise TypeError(f"{_EXPECTED}; got a batch of {', '.join(type(part).__name__ for part in clean.values())}.")
+    return {path: _concatenated([parts[path] for parts in of_views], count) for path in images | changed}
 
 
 _EXPECTED = (
@@ -120,14 +148,14 @@ _EXPECTED = (
 )
 
 
-def _parts(batch: Any, count: int | None, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
+def _parts(batch: Any, are_images: _AreImages, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
     """What a batch consists of, a list of images as one part."""
     if isinstance(batch, Mapping):
         for key in batch:
-            yield from _parts(batch[key], count, (*path, key))
-    elif isinstance(batch, list | tuple) and not _are_images(batch, count):
+            yield from _parts(batch[key], are_images, (*path, key))
+    elif isinstance(batch, list | tuple) and not are_images(batch):
         for position, part in enumerate(batch):
-            yield from _parts(part, count, (*path, position))
+            yield from _parts(part, are_images, (*path, position))
     else:
         yield path, batch
 
@@ -146,11 +174,33 @@ def _replaced(batch: Any, parts: Mapping[_Path, Any], path: _Path = ()) -> Any:
     return batch
 
 
-def _are_images(part: list[Any] | tuple[Any, ...], count: int | None) -> bool:
-    return len(part) == count and all(
+def _are_images(part: Sequence[Any], count: int | None, dimensions: int) -> bool:
+    """Whether a list is one of single images, of all samples or of those that were not dropped."""
+    are_images = all(
         may_be_image(entry) and not (isinstance(entry, torch.Tensor) and (entry.ndim != 3 or len(entry) not in (1, 3)))
         for entry in part
     )
+    if count is None or not are_images:
+        return False
+    # A batch has a dimension more than the images that it is made of.
+    return len(part) == count or (0 < len(part) < count and max(map(_dimensions, part)) <= dimensions)
+
+
+def _dimensions(image: Any) -> int:
+    if isinstance(image, PIL.Image.Image):
+        return 2 if len(image.getbands()) == 1 else 3
+    return int(getattr(image, "ndim", 3))
+
+
+def _lengths(parts: _Parts) -> dict[_Path, int | None]:
+    """The number of samples in each part; ``None`` where it has no length."""
+    return {path: _length(part) for path, part in parts.items()}
+
+
+def _length(part: Any) -> int | None:
+    if part is None:
+        return 0
+    return len(part) if isinstance(part, list | tuple) or getattr(part, "ndim", 0) > 0 else None
 
 
 def _differ(first: Any, second: Any) -> bool:
@@ -175,7 +225,7 @@ def _concatenated(parts: list[Any], count: int | None) -> Any:
         return type(first)(image for part in parts for image in part)
     is_batch = isinstance(first, torch.Tensor) and first.ndim == 4 and may_be_image(first)
     is_batch = is_batch and all(part.shape == first.shape for part in parts)
-    if not is_batch or len(first) != (len(first) if count is None else count):
+    if not is_batch:
         given = f"{first.dtype} tensor {list(first.shape)}" if isinstance(first, torch.Tensor) else type(first).__name__
         raise TypeError(f"{_EXPECTED}; got, for N = {count or 'any'}, a {given} that differs between the views.")
     return torch.cat(parts)

@@ -14,6 +14,7 @@ from lightning_augmix.injection.advice import write_instead
 from lightning_augmix.injection.collate import CollateViews
 from lightning_augmix.injection.decide import ImageKey, check_image_key, decide
 from lightning_augmix.injection.guard import Guard, guarded
+from lightning_augmix.injection.lightning_notes import keep_when_built_anew, separate_notes
 from lightning_augmix.injection.rebuild import rebuild
 from lightning_augmix.injection.survey import survey
 from lightning_augmix.transform import AugmentAndMixTransform
@@ -106,7 +107,9 @@ def augment_dataloader(
     if isinstance(transform, AugmentAndMixTransform):
         transform = copy.copy(transform)
         transform.views = views
-    return clone_dataloader(loader, augment_dataset(loader.dataset, transform, image_key=image_key), views=views)
+    clone = clone_dataloader(loader, augment_dataset(loader.dataset, transform, image_key=image_key), views=views)
+    keep_when_built_anew(clone)
+    return clone
 
 
 def clone_dataloader(loader: _L, dataset: Any, *, views: int = 0, on_unsupported: OnUnsupported = "raise") -> _L:
@@ -131,6 +134,7 @@ def clone_dataloader(loader: _L, dataset: Any, *, views: int = 0, on_unsupported
                 "would never see AugMix: use a plain DataLoader with persistent_workers=True."
             )
     clone = copy.copy(loader)
+    separate_notes(clone)
     # DataLoader refuses assignment to `dataset` after construction, because of its sampler; the copy's is as long.
     clone.__dict__["dataset"] = dataset
     if clone.dataset is not dataset:

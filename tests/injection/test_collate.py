@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
+from lightning_augmix import AugmentAndMixTransform, augment_dataloader
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._views import Views
 from lightning_augmix.injection.collate import CollateViews
+from toy import CERTAIN, Dim, is_augmented, to_tensor
 
 Pair = namedtuple("Pair", "image label")
 
@@ -189,7 +191,6 @@ def private(samples, generator=np.random.default_rng(0)):  # noqa: B008
     [
         (private, "without generators of its own.*a torch.int64 tensor .4. that differs between the views"),
         (lambda samples: default_collate(samples)[0].flatten(1), r"for N = 4, a torch.float32 tensor \[4, 60\]"),
-        (lambda samples: default_collate(samples[:2]), r"for N = 4, a torch.float32 tensor \[2, 3, 5, 4\]"),
         (lambda samples: "text", "got a batch of str"),
         (lambda samples: [1] * int(10 * float(samples[0][0].mean()) + 1), "batches of one structure"),
     ],
@@ -256,3 +257,101 @@ def test_images_that_are_no_tensors(kind):
     images, count = collate(to_tensors)([(Views([kind(array)] * 3), 0) for array in arrays])
     assert images[:, 0, 0, 0].tolist() == [0, 1, 2, 3] * 3
     assert count == 4
+
+
+def kept(samples):
+    """Those of unreadable files are left out, and so are those of index 1."""
+    return [sample for sample in samples if sample is not None and sample[1] != 1]
+
+
+FUNCTIONS = {
+    "tensors": default_collate,
+    "lists": as_lists,
+    "a dict": lambda samples: dict(zip(("image", "label"), default_collate(samples), strict=True)),
+    "a dict of lists": lambda samples: dict(zip(("image", "label"), as_lists(samples), strict=True)),
+    "a named tuple": lambda samples: Pair(*default_collate(samples)),
+    "nested": lambda samples: {"batch": tuple(default_collate(samples))},
+}
+
+
+def image_and_label(batch):
+    while not isinstance(batch, list | tuple):
+        batch = batch["batch"] if "batch" in batch else (batch["image"], batch["label"])
+    return batch
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_that_drop_samples(name):
+    join = collate(lambda samples: FUNCTIONS[name](kept(samples)))
+    every = [(views(index), index) for index in range(7)]
+    # As many as there are channels, or dimensions, or none that is dropped, one after the other.
+    for indices in ([0, 1, 2, 3], [0, 1, 3], [2, 1, None, 3], [0, None, 2], [2, 3, 4, 5], [1, 6], [None, 6, 1], [3, 2]):
+        images, labels = image_and_label(join([None if index is None else every[index] for index in indices]))
+        left = [index for index in indices if index not in (None, 1)]
+        assert levels(images) == [index + view / 10 for view in range(3) for index in left]
+        assert list(labels) == left
+
+
+def test_a_function_that_keeps_the_first_samples():
+    images, labels = collate(lambda samples: default_collate(samples[:2]))(SAMPLES)
+    assert levels(images) == [index + view / 10 for view in range(3) for index in range(2)]
+    assert labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("nothing", [None, [], (), {}, (torch.zeros(0, 3, 5, 4), torch.zeros(0))])
+@pytest.mark.parametrize("samples", [SAMPLES, [None, None], [None, SAMPLES[0]]])
+def test_functions_that_have_nothing_left(nothing, samples):
+    assert collate(lambda samples: nothing)(samples) is nothing
+
+
+def test_batches_after_one_with_nothing_left():
+    join = collate(lambda samples: torch.stack([image for image, _ in kept(samples)]) if kept(samples) else None)
+    for _ in range(2):
+        assert join([None, SAMPLES[1]]) is None
+        assert join([None, SAMPLES[2]]).shape == (3, 3, 5, 4)
+
+
+@pytest.mark.parametrize("function", [default_collate, as_lists])
+@pytest.mark.parametrize("is_dropped", [lambda image: image.mean() > 2.5, lambda image: image.mean() < 0])
+def test_functions_that_drop_samples_by_their_images(function, is_dropped):
+    """The experiment's other images are dropped, or all of them, and what the function makes of none is an error."""
+    join = collate(lambda samples: function([sample for sample in samples if not is_dropped(sample[0])]))
+    images, labels = join([(views(index), index) for index in range(5)])
+    left = [index for index in range(5) if not is_dropped(image(index))]
+    assert levels(images) == [index + view / 10 for view in range(3) for index in left]
+    assert list(labels) == left
+
+
+@pytest.mark.parametrize("function", [default_collate, as_lists, lambda samples: default_collate(samples)[0]])
+def test_views_of_which_some_are_dropped_are_an_error(function):
+    join = collate(lambda samples: function([sample for sample in samples if sample[0].mean() < 3.15]))
+    with pytest.raises(TypeError, match=r"one structure and length for every view.*drops.*not depend on the image"):
+        join(SAMPLES)
+
+
+@pytest.mark.parametrize("function", [default_collate, as_lists])
+def test_views_of_which_as_many_others_are_dropped_are_an_error(function):
+    def some(samples):
+        return [sample for sample in samples if not 1.05 < sample[0].mean() < 2.05]
+
+    with pytest.raises(TypeError, match="differs between the views"):
+        collate(lambda samples: function(some(samples)))(SAMPLES)
+
+
+class Unreadable(Dim):
+    def __getitem__(self, index):
+        return None if index in (1, 4, 5, 6, 7) else super().__getitem__(index)
+
+
+def test_datasets_without_a_sample_for_some_indices():
+    loader = DataLoader(Unreadable(to_tensor(), 8), batch_size=4, collate_fn=without_none)
+    loader = augment_dataloader(loader, AugmentAndMixTransform(**CERTAIN), views=2)
+    (images, indices), nothing = loader
+    assert indices.tolist() == [0, 2, 3]
+    assert [is_augmented(each) for each in images] == [False] * 3 + [True] * 6
+    assert nothing is None
+
+
+def without_none(samples):
+    samples = [sample for sample in samples if sample is not None]
+    return default_collate(samples) if samples else None
