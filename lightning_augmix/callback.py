@@ -123,7 +123,7 @@ class AugMixCallback(pl.Callback):
             permitted = " or ".join(map(repr, get_args(OnUnsupported)))
             raise ValueError(f"Expected argument `on_unsupported` to be {permitted}; got {on_unsupported!r}.")
         self.transform = AugmentAndMixTransform(severity, width, depth, alpha, augmentation_set, engine=engine)
-        self.views = views
+        self.views = int(views)
         self.seed = None if seed is None else int(seed)
         self.image_key = image_key
         self.inject = inject

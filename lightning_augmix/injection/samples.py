@@ -84,12 +84,17 @@ def field_of(sample: Any, image_key: ImageKey) -> Any:
         return sample[image_key]
     except (LookupError, TypeError):
         pass
-    if not isinstance(sample, Mapping):
-        kind, hint = f"type {type(sample).__name__}", ""
+    if isinstance(sample, Mapping):
+        kind, keys = f"keys {list(sample)}", list(sample)
     else:
-        kind = f"keys {list(sample)}"
-        close = difflib.get_close_matches(str(image_key), [key for key in sample if isinstance(key, str)], 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        kind, keys = (
+            f"type {type(sample).__name__}",
+            list(range(len(sample))) if isinstance(sample, list | tuple) else [],
+        )
+    images = [key for key in keys if Entry("", (str(key),), sample[key]).may_be_image]
+    close = difflib.get_close_matches(str(image_key), [key for key in images if isinstance(key, str)], 1)
+    meant = close or (images if len(images) == 1 else [])
+    hint = f" (did you mean {meant[0]!r}?)" if meant else ""
     raise PlacementError(f"the sample has no field `image_key={image_key!r}`, it is of {kind}{hint}")
 
 

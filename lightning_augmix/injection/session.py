@@ -289,8 +289,10 @@ class Replacement:
 
     def __init__(self, owner: Any, name: str, method: Callable[..., Any]) -> None:
         self._owner, self._name, self._method = owner, name, method
-        self._is_own = name in vars(owner)
         self._before = getattr(owner, name)
+        # In a copy of an object, made during a fit, the method of its class is an attribute.
+        of_class = getattr(self._before, "__func__", None) is getattr(type(owner), name, self)
+        self._is_attribute = name in vars(owner) and not of_class
         setattr(owner, name, self)
 
     def __call__(self, *args: Any) -> Any:
@@ -299,7 +301,7 @@ class Replacement:
     def put_back(self) -> None:
         """Puts the method back, unless somebody else has replaced it again."""
         if vars(self._owner).get(self._name) is self:
-            if self._is_own:
+            if self._is_attribute:
                 setattr(self._owner, self._name, self._before)
             else:
                 delattr(self._owner, self._name)
