@@ -19,7 +19,7 @@ def refuse(reason: str, on_unsupported: OnUnsupported, cause: BaseException | No
     Args:
         reason: Why, and what to do.
         on_unsupported: Whether to raise or to warn.
-        cause: The error behind it.
+        cause: The error that caused it.
 
     Raises:
         PlacementError: If ``on_unsupported`` is ``"raise"``.

@@ -26,7 +26,7 @@ class Pixels(Generic[_T]):
     """An image, or a batch of images, as the engines take it.
 
     Attributes:
-        array: uint8 ``[N, H, W]``, ``[N, H, W, 3]``, or from Pillow ``[N, H, W, 4]`` with padding behind red, green and
+        array: uint8 ``[N, H, W]``, ``[N, H, W, 3]``, or from Pillow ``[N, H, W, 4]`` with padding after red, green and
             blue; C-contiguous; N is 1 for a single image. Never written to.
         is_batch: Whether a batch was given.
         restore: Turns an array of this shape into the type, dtype, shape and device that were given.
@@ -204,7 +204,7 @@ def may_be_image(entry: Any) -> bool:
     """Whether type, shape and dtype are those of an image, rather than of a label or an index.
 
     Args:
-        entry: Anything that stands in a sample.
+        entry: An entry of a sample.
     """
     if isinstance(entry, Image.Image | tv_tensors.Image):
         return True

@@ -1,7 +1,7 @@
 """Views of a training image for the consistency loss: the clean one, and independent augmentations of it.
 
 Within a dataset the views of an image travel together as one opaque object, so that the image is decoded and cropped
-once. The steps behind AugMix are applied to each view, and every view meets the same random draws in them.
+once. The steps after AugMix are applied to each view, with the same random draws for every view.
 """
 
 import copy
@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 _UNCHANGED = (
-    "With `views`, the dataset has to put what its transforms give into the sample as it is: it holds all views of an "
-    "image. Let the transforms that AugMix is inserted into do everything else, or do it in the collate function."
+    "With `views`, the dataset must put what its transforms return into the sample unchanged: it holds all views of an "
+    "image. Do everything else in the transforms that AugMix is inserted into, or in the collate function."
 )
 
 
@@ -140,10 +140,10 @@ class EachView(nn.Module):
         self.draws = draws
 
     def forward(self, *inputs: Any) -> Any:
-        """Applies the step to an image or a sample; one without views passes through it as ever.
+        """Applies the step to an image or a sample; one without views is passed to it directly.
 
         Raises:
-            TypeError: If the step does not give its entries where it took them.
+            TypeError: If the step does not return its entries where it took them.
         """
         entries, structure = leaves_and_structure(inputs)
         is_image = [isinstance(entry, Views) for entry in entries]
@@ -168,15 +168,15 @@ def joined(samples: list[Any], is_image: list[bool]) -> Any:
     all_leaves, structures = zip(*map(pytree.tree_flatten, samples), strict=True)
     if len(all_leaves[0]) != len(is_image):
         raise TypeError(
-            f"With `views`, the steps behind AugMix have to give as many entries as they take: got {len(is_image)} and "
-            f"gave {len(all_leaves[0])}."
+            f"With `views`, the steps after AugMix must return as many entries as they take: they took "
+            f"{len(is_image)} and returned {len(all_leaves[0])}."
         )
     for position, joins in enumerate(is_image):
         if not joins and any(differ(all_leaves[0][position], other[position]) for other in all_leaves[1:]):
             raise TypeError(
-                "With `views`, the steps behind AugMix have to leave the entries of a sample in their order, and to "
-                f"draw from global generators alone: entry {position} is no image where they take it, and differs "
-                "between the views where they give it."
+                "With `views`, the steps after AugMix must keep the entries of a sample in their order, and "
+                f"draw from global generators only: entry {position} is not an image where they take it, and differs "
+                "between the views where they return it."
             )
     entries = [
         Views(entries) if joins else entries[0]

@@ -3,8 +3,8 @@
 Why it wraps methods of the Trainer's parts for the duration of a fit rather than acting in a hook: no hook lies between
 the making of the training loaders and the start of their workers. At ``setup`` and ``on_fit_start`` the loaders do not
 exist yet (or, with ``estimated_stepping_batches`` and the tuner, exist already at the latter); at ``on_train_start``
-worker processes hold their copies of the dataset, and persistent ones keep them for ever; with
-``reload_dataloaders_every_n_epochs`` the loaders are made anew between two epochs, with no hook in between.
+worker processes hold their copies of the dataset, and persistent ones never replace them; with
+``reload_dataloaders_every_n_epochs`` the loaders are recreated between two epochs, with no hook in between.
 
 ``trainer.fit_loop.setup_data`` makes the training loaders, and no others (``trainer.training`` does not tell them
 apart: the batch size finder has it true while it makes validation loaders). Within it, Lightning hands each loader to
@@ -32,43 +32,44 @@ __all__ = ["AugMixCallback"]
 class AugMixCallback(pl.Callback):
     """Makes the training loaders of a fit yield images augmented with AugMix.
 
-    Validation, test and prediction loaders stay as they are, also over the same dataset. AugMix goes into the
-    dataset's transforms directly before the step where the image stops being uint8. The user's datasets, transforms
-    and loaders are never changed: Lightning is given augmented copies, visible at ``trainer.train_dataloader``, and
-    everything is undone when the fit ends or fails. Where AugMix cannot be placed for certain, the fit fails before
-    its first batch.
+    Validation, test and prediction loaders stay unchanged, even over the same dataset. AugMix goes into the dataset's
+    transforms directly before the step where the image stops being uint8. The user's datasets, transforms and loaders
+    are never changed: Lightning receives augmented copies, visible at ``trainer.train_dataloader``, and everything is
+    undone when the fit ends or fails. At the first sample that each process makes of each training dataset, an
+    experiment shows which entry of the sample AugMix reaches: the sample is made with the identity and with the
+    negative of the image in AugMix's place. Unless exactly the image differs, the fit fails before its first step, with
+    a message that shows the sample and says what to write. Iterable datasets cannot make a sample twice: for them the
+    callback checks that AugMix was called.
 
     Source: Hendrycks et al., "AugMix", ICLR 2020, https://arxiv.org/abs/1912.02781.
 
     Args:
-        severity: Upper bound of the intensity of the operations, a real number in [0, 10]; 0 leaves images as they
-            are.
+        severity: Upper bound of the intensity of the operations, a real number in [0, 10]; 0 leaves images unchanged.
         width: Number of chains, at least 1.
         depth: Operations per chain, at least 1, or −1 to draw 1, 2 or 3 for each chain.
         alpha: Parameter of the Dirichlet distribution of the chain weights and of the Beta distribution of the
-            mixing weight, above 0; 1 makes both uniform, larger values concentrate them around equal shares.
+            mixing weight, above 0. 1 makes both uniform; larger values favour equal weights.
         augmentation_set: ``"all"``, ``"safe"`` (no overlap with the corruptions of CIFAR-C and ImageNet-C),
-            ``"original"``, ``"photometric"`` (moves no pixel), or a sequence of operation names or operations.
-        engine: What applies the operations: ``"numba"``, ``"pillow"``, or ``"auto"`` for the faster. All give the same
-            bytes.
-        views: With a number above 0, each training image comes clean and in as many independent augmentations, for
-            :class:`JSDLoss`; the paper has 2. The images of a batch of N samples are ``[(1 + views) · N, C, H, W]``,
-            all clean ones first, then all first views, and so on; everything else is as without. An image is loaded
-            and cropped once, and its views meet the same random draws (of torch's, NumPy's and Python's global
-            generators) in the steps behind AugMix and in the collate function. The dataset has to put what its
-            transforms give into the sample as it is.
+            ``"original"``, ``"photometric"`` (moves no pixels), or a sequence of operation names or operations.
+        engine: ``"numba"``, ``"pillow"``, or ``"auto"`` for the faster. Both produce the same bytes.
+        views: Number of augmented views of each training image that come with the clean one, for :class:`JSDLoss`; the
+            paper uses 2, and 0 turns it off. The images of a batch of N samples are ``[(1 + views) · N, C, H, W]``: all
+            clean ones first, then all first views, and so on; everything else is the same as without views. An image is
+            loaded and cropped once, and its views see the same random draws (of torch's, NumPy's and Python's global
+            generators) in the steps after AugMix and in the collate function. The dataset must put what its transforms
+            return into the sample unchanged.
         seed: With an integer, the augmentation of sample i in epoch e is a pure function of (seed, e, i): the same
             for any number and kind of worker processes, for any number of ranks, and after a resume. With ``None``,
             it follows torch's default generator and the rank.
-        image_key: Applies AugMix to this field of each sample the training data give, a key or position, instead of
-            looking for its place in the transforms. The image may be uint8, or floating-point in [0, 1].
+        image_key: Applies AugMix to this field of each training sample, a key or position, instead of looking for its
+            place in the transforms. The image may be uint8, or floating-point in [0, 1].
         inject: With ``False`` nothing is inserted: put the attribute ``transform`` into your training data yourself,
-            wherever the image is still uint8. Seeds, ranks and the check that it is used work as otherwise.
-        on_unsupported: Where AugMix cannot be placed for certain, or a sample was made without it: ``"raise"`` ends
-            the fit with a message that says what to write instead, ``"warn"`` warns and goes on without AugMix.
+            wherever the image is still uint8. Seeds, ranks and the checks work the same.
+        on_unsupported: If AugMix cannot be placed for certain, or a sample was made without it, ``"raise"`` ends the fit
+            with a message that says what to write instead, and ``"warn"`` warns and goes on without AugMix.
 
     Attributes:
-        transform: The transform of which each training pipeline gets a copy, or for use with ``inject=False``.
+        transform: The transform that is copied into each training pipeline, or that you place with ``inject=False``.
         views: See above.
         seed: The seed.
         image_key: See above.
@@ -76,8 +77,8 @@ class AugMixCallback(pl.Callback):
         on_unsupported: See above.
 
     Raises:
-        TypeError: If an argument is of a kind not named above.
-        ValueError: If an argument is out of its range; within a fit, if a Trainer has two AugMix callbacks, if AugMix
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range; within a fit, if a Trainer has two AugMix callbacks, if AugMix
             cannot be placed for certain, or if a sample was made without it.
         RuntimeError: Within a fit, if the Trainer got the callback after its ``setup``, or another Trainer uses it.
 
@@ -124,7 +125,7 @@ class AugMixCallback(pl.Callback):
             raise ValueError(f"Expected argument `on_unsupported` to be {permitted}; got {on_unsupported!r}.")
         self.transform = AugmentAndMixTransform(severity, width, depth, alpha, augmentation_set, engine=engine)
         self.views = int(views)
-        self.seed = None if seed is None else int(seed)
+        self.seed: int | None = None if seed is None else int(seed)
         self.image_key = image_key
         self.inject = inject
         self.on_unsupported = on_unsupported

@@ -151,7 +151,7 @@ def test_joint_transforms_of_images_and_targets():
 
 
 def test_a_step_that_gives_more_than_it_takes_is_an_error():
-    with pytest.raises(TypeError, match="as many entries as they take: got 1 and gave 2"):
+    with pytest.raises(TypeError, match="as many entries as they take: they took 1 and returned 2"):
         EachView(lambda image: (image, image))(augmix()(dim_image(0)))
 
 
@@ -243,7 +243,7 @@ def with_image_first(sample):
 def test_a_step_that_puts_the_label_where_the_image_was_is_an_error(step):
     pipeline = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), step])
     transform = insert(pipeline, find_place(pipeline), augmix())
-    with pytest.raises(TypeError, match="have to leave the entries of a sample in their order"):
+    with pytest.raises(TypeError, match="must keep the entries of a sample in their order"):
         transform({"label": 3, "image": dim_image(0)})
 
 

@@ -110,7 +110,7 @@ class CollateViews:
             of_views.append(parts)
             if _lengths(parts) != _lengths(of_views[0]):
                 raise TypeError(
-                    "With `views`, the collate function has to give batches of one structure and length for every "
+                    "With `views`, the collate function must return batches of one structure and length for every "
                     "view: if it drops samples, what it drops must not depend on the image."
                 )
         if all(length == 0 for length in _lengths(of_views[0]).values()):
@@ -143,8 +143,8 @@ def _joined(of_views: list[_Parts], images: set[_Path], count: int | None) -> _P
 
 
 _EXPECTED = (
-    "With `views`, the collate function has to give the images as a tensor [N, C, H, W], or as a list of N images, "
-    "within tuples, lists and dicts, and all else alike for every view (without generators of its own)"
+    "With `views`, the collate function must return the images as a tensor [N, C, H, W], or as a list of N images, "
+    "within tuples, lists and dicts, and everything else alike for every view (without generators of its own)"
 )
 
 

@@ -15,7 +15,7 @@ OURS = "_augmix_"
 _D = TypeVar("_D")
 
 
-#: Gives the attributes of a subclass of a dataset's class; a function of a module, so that it can be pickled.
+#: Returns the attributes of a subclass of a dataset's class; a module-level function, so that it can be pickled.
 Define: TypeAlias = Callable[[type], Mapping[str, Any]]
 
 

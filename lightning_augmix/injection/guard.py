@@ -311,7 +311,7 @@ def _guarded(cls: Any) -> dict[str, Any]:
     def load(index: Any, dataset: Any) -> Any:
         return cls.__getitem__(dataset, index) if has_getitem else cls.__getitems__(dataset, [index])[0]
 
-    # A dataset may answer for one sample with others of its own, for instance where a file cannot be read.
+    # A dataset may return another of its samples in place of one, for instance if a file cannot be read.
 
     def __getitem__(self: Any, index: Any) -> Any:  # noqa: N807
         guard = vars(self)[_GUARD]

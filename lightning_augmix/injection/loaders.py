@@ -45,22 +45,23 @@ def augment_dataset(dataset: _D, transform: AugmentAndMixTransform, *, image_key
     a torchvision ``Compose``, ``v2.Compose`` or ``nn.Sequential``, nested as they may be, or before a single
     transform, in the attribute ``transform``, a joint ``transforms``, or another. ``Subset``, ``ConcatDataset``,
     ``ChainDataset``, ``StackDataset`` and wrappers that keep another dataset in an attribute are followed inwards.
-    Where no transform shows such a step, AugMix is applied to each sample the dataset gives, provided that one entry
-    of it is an image and uint8. A dataset must not cache transformed samples.
+    Where no transform shows such a step, AugMix is applied to each sample that the dataset returns, provided that one
+    entry of it is an image and uint8. The first sample that a process makes is made twice more, to prove by experiment
+    that AugMix reaches its image and nothing else. A dataset must not cache transformed samples.
 
     Data is shared, nothing is reloaded; the dataset given, its transforms and the datasets within it are not changed.
 
     Args:
         dataset: A map-style or iterable dataset.
         transform: The transform to insert.
-        image_key: Applies AugMix to this field of each sample the dataset gives, a key or position, instead of looking
-            for its place in the transforms. The image may be uint8, or floating-point in [0, 1].
+        image_key: Applies AugMix to this field of each sample that the dataset returns, a key or position, instead of
+            looking for its place in the transforms. The image may be uint8, or floating-point in [0, 1].
 
     Returns:
         The augmented copy, an instance of the type of ``dataset``.
 
     Raises:
-        TypeError: If an argument is of a kind not named above.
+        TypeError: If an argument has the wrong type.
         PlacementError: A ``ValueError``: AugMix cannot be placed for certain. The message shows the data that was seen
             and says what to write instead. The copy raises it too, for a sample that was made without AugMix, or is
             not what AugMix takes.

@@ -25,13 +25,13 @@ __all__ = [
     "insert",
     "leaves",
     "returns_to_uint8",
-    "takes_or_gives_uint8",
+    "takes_or_returns_uint8",
 ]
 
 
 class _Kind(Enum):
     BARRIER = auto()  # the image stops being uint8 here
-    RETURN = auto()  # the image is uint8 behind this, whatever it was before
+    RETURN = auto()  # the image is uint8 after this, whatever it was before
     CONVERSION = auto()  # changes the container of the pixels and nothing else
     OTHER = auto()
 
@@ -79,7 +79,7 @@ def find_place(pipeline: Any) -> Place | None:
     """
     steps = list(_steps(pipeline))
     kinds = [_kind(step) for _, step in steps]
-    returned = max((position for position, (_, step) in enumerate(steps) if _takes_or_gives_uint8(step)), default=0)
+    returned = max((position for position, (_, step) in enumerate(steps) if _takes_or_returns_uint8(step)), default=0)
     position = kinds.index(_Kind.BARRIER, returned) if _Kind.BARRIER in kinds[returned:] else len(steps)
     for _, step in steps[: position + 1]:
         if isinstance(step, _RANDOM_CONTAINERS) and _Kind.BARRIER in map(_kind, leaves(step)):
@@ -118,9 +118,9 @@ def returns_to_uint8(pipeline: Any) -> bool:
     return any(_kind(step) is _Kind.RETURN for _, step in _steps(pipeline))
 
 
-def takes_or_gives_uint8(pipeline: Any) -> bool:
+def takes_or_returns_uint8(pipeline: Any) -> bool:
     """Whether a step makes the image uint8 again, or shows by what it takes that something before it did."""
-    return any(_takes_or_gives_uint8(step) for _, step in _steps(pipeline))
+    return any(_takes_or_returns_uint8(step) for _, step in _steps(pipeline))
 
 
 def has_augmix(pipeline: Any) -> bool:
@@ -146,7 +146,7 @@ def describe(pipeline: Any) -> str:
     return f"{type(pipeline).__name__}({', '.join(describe(child) for child in children)})"
 
 
-def _takes_or_gives_uint8(step: Any) -> bool:
+def _takes_or_returns_uint8(step: Any) -> bool:
     return isinstance(step, _OF_PIL_IMAGES) or _kind(step) is _Kind.RETURN
 
 
@@ -164,7 +164,7 @@ def _kind(step: Any) -> _Kind:
 
 
 def _image_dtypes(step: Any) -> list[torch.dtype]:
-    """The dtypes that an image may have behind the step, as far as it changes them."""
+    """The dtypes that an image may have after the step, as far as it changes them."""
     dtype = step.dtype
     if not isinstance(dtype, dict):
         return [dtype]
@@ -214,14 +214,14 @@ def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransfo
         steps = [augmix, _each_view(pipeline) if augmix.views else pipeline]
         return v2.Compose(steps) if isinstance(pipeline, v2.Transform) else v1.Compose(steps)
     position, *path_within = path
-    before, behind = children[:position], children[position:]
+    before, after = children[:position], children[position:]
     if path_within:
-        before.append(_inserted(behind.pop(0), tuple(path_within), augmix))
+        before.append(_inserted(after.pop(0), tuple(path_within), augmix))
     else:
         before.append(augmix)
-    if augmix.views and behind:
-        behind = [_each_view(_container(pipeline, behind))]
-    return _container(pipeline, before + behind)
+    if augmix.views and after:
+        after = [_each_view(_container(pipeline, after))]
+    return _container(pipeline, before + after)
 
 
 def _each_view(pipeline: Any) -> EachView:
@@ -229,7 +229,7 @@ def _each_view(pipeline: Any) -> EachView:
 
 
 def _may_draw(step: Any) -> bool:
-    """Whether a step may draw random numbers: all but torchvision's own of which it is known, without hooks."""
+    """Whether a step may draw random numbers: all but those of torchvision that are known not to, without hooks."""
     if isinstance(step, nn.Module) and (step._forward_hooks or step._forward_pre_hooks):
         return True
     if type(step) in (v1.Compose, v2.Compose, nn.Sequential):

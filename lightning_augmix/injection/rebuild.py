@@ -73,7 +73,7 @@ def _copied(root: Node, changes: _Changes, copier: Callable[[Any], Any]) -> Any:
     copies: dict[Node, Any] = {}
 
     def copied(node: Node) -> Any:
-        # A dataset that stands twice in a ConcatDataset stays one dataset.
+        # A dataset that is twice in a ConcatDataset stays one dataset.
         if node not in copies:
             made = {name: copied(held) for name, held in node.held.items()}
             changed = changes(node, {name: new for name, new in made.items() if new is not node.held[name].dataset})

@@ -5,21 +5,20 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_augmix._errors import PlacementError
+from lightning_augmix._errors import OnUnsupported, PlacementError
 from lightning_augmix.injection.advice import BY_HAND
+from lightning_augmix.injection.decide import ImageKey
 from lightning_augmix.injection.guard import Guard, guarded
 from lightning_augmix.injection.loaders import clone_dataloader, inject
 from lightning_augmix.injection.survey import survey
 from lightning_augmix.plans.keys import WITHOUT_SEED, RunKeys
-
-if TYPE_CHECKING:
-    from lightning_augmix.callback import AugMixCallback
+from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = ["Session"]
 
@@ -36,6 +35,20 @@ def _first_epoch(trainer: pl.Trainer) -> int:
     total: Any = loop.epoch_progress.total
     has_all_batches = loop.restarting and loop.epoch_loop.batch_progress.is_last_batch
     return int(current.processed) + (has_all_batches and total.started > total.processed)
+
+
+class Settings(Protocol):
+    """What a session asks of the callback, which explains it."""
+
+    transform: AugmentAndMixTransform
+    views: int
+    seed: int | None
+    image_key: ImageKey | None
+    inject: bool
+    on_unsupported: OnUnsupported
+
+    def tell(self, report: str) -> None:
+        """Logs what was done to the data, once."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,7 @@ class Session:
         trainer: See above.
     """
 
-    def __init__(self, trainer: pl.Trainer, callback: "AugMixCallback") -> None:
+    def __init__(self, trainer: pl.Trainer, callback: Settings) -> None:
         self.trainer = trainer
         self._callback = callback
         self._callbacks = list(trainer.callbacks)  # type: ignore[attr-defined]

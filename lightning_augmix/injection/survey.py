@@ -18,7 +18,7 @@ from lightning_augmix.injection.pipeline import (
     has_augmix,
     leaves,
     returns_to_uint8,
-    takes_or_gives_uint8,
+    takes_or_returns_uint8,
 )
 
 __all__ = ["Node", "Pipeline", "survey"]
@@ -30,7 +30,7 @@ class Pipeline:
 
     Attributes:
         attribute: The name.
-        transform: What stands there.
+        transform: What the attribute holds.
         is_plain: Whether it is a plain attribute, rather than a property or a slot.
     """
 
@@ -51,7 +51,7 @@ class Pipeline:
     @cached_property
     def is_reached_as_uint8(self) -> bool:
         """Whether a step shows that the image is uint8 there, whatever datasets within did to it."""
-        return takes_or_gives_uint8(self.transform)
+        return takes_or_returns_uint8(self.transform)
 
     @cached_property
     def has_augmix(self) -> bool:
@@ -69,7 +69,7 @@ class Node:
         named: The attributes that transform images by their names; whether they show how.
         held: The datasets it holds: by attribute, or by position or key in its ``datasets``.
         is_collection: Whether they are the members of a ``ConcatDataset``, ``ChainDataset`` or ``StackDataset``.
-        is_repeated: Whether it stands within itself, and is looked at there no more.
+        is_repeated: Whether it is within itself; the survey goes no further there.
     """
 
     dataset: Any
@@ -113,7 +113,7 @@ def survey(dataset: Any) -> Node:
         dataset: Anything that a loader takes as a dataset.
 
     Returns:
-        The dataset's node; a dataset that stands in several places is one node.
+        The dataset's node; a dataset in several places is one node.
     """
     nodes: dict[int, Node] = {}
 
@@ -168,7 +168,7 @@ def _pipelines(dataset: Any, own: Mapping[str, Any]) -> dict[str, Pipeline]:
             value = getattr(dataset, name)
         except Exception:  # a property that is not for this dataset
             continue
-        # A property that returns a plain attribute stands for it.
+        # A property may only return a plain attribute.
         if not any(value is plain for other, plain in own.items() if other != name and plain is not None):
             found[name] = value
     for name, value in own.items():

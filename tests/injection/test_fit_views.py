@@ -186,7 +186,7 @@ class Hidden:
 @pytest.mark.parametrize(
     ("dataset", "kind", "message"),
     [
-        (Reading, AttributeError, "`clamp` was asked of several views of an image. With `views`, the dataset has to"),
+        (Reading, AttributeError, "`clamp` was asked of several views of an image. With `views`, the dataset must"),
         (Stacking, PlacementError, "a sample has lost the views of its image"),
     ],
 )
