@@ -65,8 +65,8 @@ class AugMixCallback(pl.Callback):
             place in the transforms. The image may be uint8, or floating-point in [0, 1].
         inject: With ``False`` nothing is inserted: put the attribute ``transform`` into your training data yourself,
             wherever the image is still uint8. Seeds, ranks and the checks work the same.
-        on_unsupported: If AugMix cannot be placed for certain, or a sample was made without it, ``"raise"`` ends the fit
-            with a message that says what to write instead, and ``"warn"`` warns and goes on without AugMix.
+        on_unsupported: What happens if AugMix cannot be placed for certain or did not reach an image: ``"raise"`` ends
+            the fit with a message that says what to write instead, ``"warn"`` warns and goes on without AugMix.
 
     Attributes:
         transform: The transform that is copied into each training pipeline, or that you place with ``inject=False``.
