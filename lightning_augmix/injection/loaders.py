@@ -103,7 +103,7 @@ def augment_dataloader(
             f"Expected argument `loader` to be a torch.utils.data.DataLoader; got {type(loader).__name__}, whose "
             "dataset cannot be reached: put AugmentAndMixTransform into its transforms yourself."
         )
-    check_views(views)
+    views = check_views(views)
     if isinstance(transform, AugmentAndMixTransform):
         transform = copy.copy(transform)
         transform.views = views
