@@ -6,7 +6,6 @@ once. The steps after AugMix are applied to each view, with the same random draw
 
 import copy
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from lightning_augmix._checks import integer
 from lightning_augmix._randomness import replays
 
 __all__ = [
@@ -33,20 +33,20 @@ _UNCHANGED = (
 )
 
 
-def check_views(views: Any) -> None:
-    """Refuses what is no number of augmented views.
+def check_views(views: Any) -> int:
+    """Checks a number of augmented views.
 
     Args:
         views: What was given.
+
+    Returns:
+        The number.
 
     Raises:
         TypeError: If it is no integer.
         ValueError: If it is negative.
     """
-    if not isinstance(views, Integral) or isinstance(views, bool):
-        raise TypeError(f"Expected argument `views` to be an integer, at least 0; got {views!r}.")
-    if views < 0:
-        raise ValueError(f"Expected argument `views` to be at least 0; got {views} (the paper has 2).")
+    return integer("views", views, at_least=0, remedy="the paper has 2")
 
 
 class Views:

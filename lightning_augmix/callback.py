@@ -12,12 +12,12 @@ apart: the batch size finder has it true while it makes validation loaders). Wit
 augmented.
 """
 
-from numbers import Integral
 from typing import Any, get_args
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lightning_augmix._checks import boolean, integer, one_of
 from lightning_augmix._errors import OnUnsupported
 from lightning_augmix._views import check_views
 from lightning_augmix.engines import select_engine
@@ -104,12 +104,11 @@ class AugMixCallback(pl.Callback):
         inject: bool = True,
         on_unsupported: OnUnsupported = "raise",
     ) -> None:
-        check_views(views)
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
-            raise TypeError(f"Expected argument `seed` to be an integer or None; got {seed!r} (leave it out for None).")
-        check_image_key(image_key)
-        if not isinstance(inject, bool):
-            raise TypeError(f"Expected argument `inject` to be True or False; got {inject!r}.")
+        self.views = check_views(views)
+        self.seed = None if seed is None else integer("seed", seed, remedy="leave it out for None")
+        self.image_key = check_image_key(image_key)
+        self.inject = boolean("inject", inject)
+        self.on_unsupported: OnUnsupported = one_of("on_unsupported", on_unsupported, get_args(OnUnsupported))
         if image_key is not None and not inject:
             raise ValueError(
                 f"Expected argument `image_key` to be None with `inject=False`, which leaves the placing to you; got "
@@ -120,15 +119,7 @@ class AugMixCallback(pl.Callback):
                 f"Expected argument `views` to be 0 with `inject=False`, which leaves the placing to you; got {views}: "
                 "leave out one of the two, or name the image with `image_key`."
             )
-        if on_unsupported not in get_args(OnUnsupported):
-            permitted = " or ".join(map(repr, get_args(OnUnsupported)))
-            raise ValueError(f"Expected argument `on_unsupported` to be {permitted}; got {on_unsupported!r}.")
         self.transform = AugmentAndMixTransform(severity, width, depth, alpha, augmentation_set, engine=engine)
-        self.views = int(views)
-        self.seed: int | None = None if seed is None else int(seed)
-        self.image_key = image_key
-        self.inject = inject
-        self.on_unsupported = on_unsupported
         self._session: Session | None = None
         self._told: set[str] = set()
 

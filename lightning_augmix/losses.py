@@ -1,11 +1,11 @@
 """The Jensen-Shannon consistency loss over a clean image and its augmented views."""
 
 import math
-from numbers import Integral, Real
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from lightning_augmix._checks import integer, number
 
 __all__ = ["JSDLoss", "jsd_consistency"]
 
@@ -85,12 +85,9 @@ class JSDLoss(nn.Module):
 
     def __init__(self, weight: float = 12.0, views: int = 2, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        _check("weight", weight, Real, "at least 0", 0, math.inf)
-        _check("label_smoothing", label_smoothing, Real, "in [0, 1]", 0, 1)
-        _check("views", views, Integral, "at least 1 (CrossEntropyLoss is for none)", 1, math.inf)
-        self.weight = float(weight)
-        self.views = int(views)
-        self.label_smoothing = float(label_smoothing)
+        self.weight = number("weight", weight, at_least=0, remedy="the paper has 12")
+        self.views = integer("views", views, at_least=1, remedy="CrossEntropyLoss is for none")
+        self.label_smoothing = number("label_smoothing", label_smoothing, at_least=0, at_most=1)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Computes the loss of a batch."""
@@ -112,11 +109,3 @@ class JSDLoss(nn.Module):
     def extra_repr(self) -> str:
         """The arguments, as printed within models."""
         return f"weight={self.weight:g}, views={self.views}, label_smoothing={self.label_smoothing:g}"
-
-
-def _check(name: str, value: Any, kind: Any, permitted: str, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, kind):
-        noun = "an integer" if kind is Integral else "a real number"
-        raise TypeError(f"Expected argument `{name}` to be {noun}; got {value!r}.")
-    if not low <= value <= high or math.isinf(value):
-        raise ValueError(f"Expected argument `{name}` to be {permitted}; got {value!r}.")

@@ -101,13 +101,15 @@ def test_other_numbers_of_logits_are_an_error():
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"weight": -1}, ValueError, "`weight` to be at least 0; got -1"),
+        ({"weight": -1}, ValueError, "`weight` to be a real number, at least 0; got -1"),
         ({"weight": math.nan}, ValueError, "`weight`"),
         ({"weight": math.inf}, ValueError, "`weight`"),
-        ({"weight": "12"}, TypeError, "`weight` to be a real number; got '12'"),
-        ({"views": 0}, ValueError, "`views` to be at least 1 .*got 0"),
+        ({"weight": "12"}, TypeError, "`weight` to be a real number, at least 0; got '12' of type str"),
+        ({"views": 0}, ValueError, r"`views` to be an integer, at least 1; got 0 \(CrossEntropyLoss is for none\)"),
+        ({"views": True}, TypeError, "`views` to be an integer"),
+        ({"weight": np.True_}, TypeError, "`weight` to be a real number"),
         ({"views": 1.5}, TypeError, "`views` to be an integer"),
-        ({"label_smoothing": 1.1}, ValueError, r"`label_smoothing` to be in \[0, 1\]"),
+        ({"label_smoothing": 1.1}, ValueError, r"`label_smoothing` to be a real number in \[0, 1\]"),
     ],
 )
 def test_bad_arguments(arguments, kind, message):

@@ -229,10 +229,18 @@ def test_what_differs(one, other):
     assert differ(one, other)
 
 
-@pytest.mark.parametrize(("views", "kind"), [(-1, ValueError), (1.0, TypeError), (True, TypeError), ("2", TypeError)])
+@pytest.mark.parametrize(
+    ("views", "kind"), [(-1, ValueError), (1.0, TypeError), (True, TypeError), (np.True_, TypeError), ("2", TypeError)]
+)
 def test_bad_numbers_of_views(views, kind):
     with pytest.raises(kind, match="Expected argument `views` to be"):
         check_views(views)
+
+
+@pytest.mark.parametrize("views", [0, 2, np.int64(0), np.uint8(2)])
+def test_numbers_of_views_become_plain_ones(views):
+    assert check_views(views) == views
+    assert type(check_views(views)) is int
 
 
 def with_image_first(sample):

@@ -4,12 +4,13 @@ import json
 import math
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from lightning_augmix.commands.console import UsageError, hydra_command
+from lightning_augmix._checks import integer, number
+from lightning_augmix.commands.console import UsageError, hydra_command, usage_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -67,16 +68,14 @@ def bench(cfg: "DictConfig") -> None:
 
 
 def _check(cfg: "DictConfig") -> None:
-    def is_positive(value: Any) -> bool:
-        return isinstance(value, int | float) and 0 < value < math.inf
-
-    if not OmegaConf.is_list(cfg.sizes) or not all(isinstance(size, int) and size > 0 for size in cfg.sizes):
-        raise UsageError(f"Expected sizes to be a list of positive integers, such as [224]; got {cfg.sizes}.")
-    if not isinstance(cfg.workers, int) or cfg.workers < 0:
-        raise UsageError(f"Expected workers to be an integer, at least 0; got {cfg.workers!r}.")
-    for name in ("seconds", "images_per_second"):
-        if not is_positive(cfg[name]):
-            raise UsageError(f"Expected {name} to be a number above 0; got {cfg[name]!r}.")
+    if not OmegaConf.is_list(cfg.sizes):
+        raise UsageError(f"Expected argument `sizes` to be a list of integers, such as [224]; got {cfg.sizes}.")
+    with usage_errors():
+        for size in cfg.sizes:
+            integer("sizes", size, at_least=1, remedy="in a list, such as [224]")
+        integer("workers", cfg.workers, at_least=0)
+        for name in ("seconds", "images_per_second"):
+            number(name, cfg[name], above=0)
 
 
 def _print(console: "Console", results: "dict[str, list[Timing]]") -> None:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_augmix.config import register
 
-__all__ = ["UsageError", "build", "readable_errors"]
+__all__ = ["UsageError", "build", "hydra_command", "log_through_hydra", "readable_errors", "usage_errors"]
 
 # Lines in which Hydra and OmegaConf explain their internals.
 _INSIDES = ("full_key:", "object_type=", "reference_type=", "Config search path:", "provider=", "Set the environment")
@@ -84,6 +84,19 @@ def readable_errors(command: str) -> Iterator[None]:
         _set_here.pop()
         if not _set_here:
             del os.environ["HYDRA_FULL_ERROR"]
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turns what checks of arguments raise into usage errors.
+
+    Raises:
+        UsageError: If a value cannot be used.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def log_through_hydra() -> None:

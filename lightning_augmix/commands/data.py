@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets
 from torchvision.transforms import v2
 
+from lightning_augmix._checks import boolean, integer, one_of
 from lightning_augmix.commands.console import UsageError
 
 __all__ = ["Digits", "GzippedFashionMNIST", "ImageDataModule"]
@@ -159,6 +160,7 @@ class ImageDataModule(pl.LightningDataModule):
         seed: Seed of the validation split.
 
     Raises:
+        TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range, or the data cannot be found or fetched.
     """
 
@@ -174,16 +176,14 @@ class ImageDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if dataset not in _SOURCES:
-            raise ValueError(f"Expected argument `dataset` to be one of: {', '.join(_SOURCES)}; got {dataset!r}.")
-        for name, value, least in (
-            ("image_size", image_size, 8),
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("train_images", train_images, 1),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"Expected argument `{name}` to be at least {least}; got {value}.")
+        one_of("dataset", dataset, tuple(_SOURCES))
+        integer("image_size", image_size, at_least=8)
+        integer("batch_size", batch_size, at_least=1)
+        integer("num_workers", num_workers, at_least=0)
+        if train_images is not None:
+            integer("train_images", train_images, at_least=1)
+        boolean("download", download)
+        integer("seed", seed)
         self.save_hyperparameters()
         self._source = _SOURCES[dataset]
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from lightning_augmix.commands.console import UsageError, build, hydra_command, log_through_hydra
+from lightning_augmix._checks import integer
+from lightning_augmix.commands.console import UsageError, build, hydra_command, log_through_hydra, usage_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -51,6 +52,10 @@ def evaluate(cfg: "DictConfig") -> float:
     for key in ("corruptions", "cache"):
         if not isinstance(cfg[key], str):
             raise UsageError(f"Expected {key} to be a folder; got {cfg[key]!r}.")
+    with usage_errors():
+        integer("seed", cfg.seed, at_least=0)
+        if cfg.processes is not None:
+            integer("processes", cfg.processes, at_least=1)
     if any("/" in name for name in names):
         raise UsageError(f"Expected names to be file names, without slashes; got {names}.")
     if len(set(names)) != len(paths):

@@ -10,6 +10,7 @@ import torchvision
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_augmix._checks import number
 from lightning_augmix.losses import JSDLoss
 
 __all__ = ["Classifier", "SmallResNet", "WideResNet"]
@@ -163,6 +164,7 @@ class Classifier(pl.LightningModule):
         weight_decay: Weight decay, at least 0.
 
     Raises:
+        TypeError: If a number has the wrong type.
         ValueError: If there is no such architecture, or a number is out of range.
     """
 
@@ -177,13 +179,9 @@ class Classifier(pl.LightningModule):
         weight_decay: float = 5e-4,
     ) -> None:
         super().__init__()
-        for name, value, permitted, is_valid in (
-            ("learning_rate", learning_rate, "above 0", learning_rate > 0),
-            ("momentum", momentum, "in [0, 1)", 0 <= momentum < 1),
-            ("weight_decay", weight_decay, "at least 0", weight_decay >= 0),
-        ):
-            if not is_valid:
-                raise ValueError(f"Expected argument `{name}` to be {permitted}; got {value}.")
+        number("learning_rate", learning_rate, above=0)
+        number("momentum", momentum, at_least=0, below=1)
+        number("weight_decay", weight_decay, at_least=0)
         self.save_hyperparameters()
         self.model = _build(architecture, num_classes)
         self.loss = JSDLoss(consistency_weight, views) if views else nn.CrossEntropyLoss()

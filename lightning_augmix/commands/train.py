@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
-from lightning_augmix.commands.console import UsageError, build, hydra_command, log_through_hydra
+from lightning_augmix._checks import integer
+from lightning_augmix.commands.console import UsageError, build, hydra_command, log_through_hydra, usage_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -45,9 +46,9 @@ def train(cfg: "DictConfig") -> float:
 
 def _check(cfg: "DictConfig") -> None:
     """Rejects what the constructors accept but the fit would fail on."""
-    for name, value in (("trainer.max_epochs", cfg.trainer.max_epochs), ("seed", cfg.seed)):
-        if not isinstance(value, int) or value < 0:
-            raise UsageError(f"Expected {name} to be an integer, at least 0; got {value!r}.")
+    with usage_errors():
+        integer("trainer.max_epochs", cfg.trainer.max_epochs, at_least=0)
+        integer("seed", cfg.seed, at_least=0)
     if cfg.ckpt_path is not None and not zipfile.is_zipfile(cfg.ckpt_path):
         raise UsageError(f"Expected ckpt_path to be the path of a checkpoint file; got {cfg.ckpt_path!r}.")
     if "augmix" in cfg.callbacks:

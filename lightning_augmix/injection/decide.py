@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, TypeAlias
 
 from torch.utils.data import ChainDataset, ConcatDataset, StackDataset
 
+from lightning_augmix._checks import is_boolean
 from lightning_augmix._errors import PlacementError
 from lightning_augmix.injection.pipeline import describe, insert
 from lightning_augmix.injection.survey import Node, Pipeline
@@ -17,20 +19,24 @@ __all__ = ["Decision", "ImageKey", "check_image_key", "decide"]
 ImageKey: TypeAlias = int | str
 
 
-def check_image_key(image_key: Any) -> None:
-    """Refuses what is no key or position.
+def check_image_key(image_key: Any) -> ImageKey | None:
+    """Checks a key or position of the image.
 
     Args:
         image_key: What was given.
 
+    Returns:
+        The key, the position as Python's integer, or ``None``.
+
     Raises:
         TypeError: If it is neither a string, nor an integer, nor ``None``.
     """
-    if not isinstance(image_key, int | str | None) or isinstance(image_key, bool):
+    if is_boolean(image_key) or not isinstance(image_key, Integral | str | None):
         raise TypeError(
             "Expected argument `image_key` to be the key (a string) or position (an integer) of the image in a "
             f"sample, or None; got {image_key!r}."
         )
+    return int(image_key) if isinstance(image_key, Integral) else image_key
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def augment_dataloader(
             f"Expected argument `loader` to be a torch.utils.data.DataLoader; got {type(loader).__name__}, whose "
             "dataset cannot be reached: put AugmentAndMixTransform into its transforms yourself."
         )
-    check_views(views)
+    views = check_views(views)
     if isinstance(transform, AugmentAndMixTransform):
         transform = copy.copy(transform)
         transform.views = views
@@ -177,7 +177,7 @@ def inject(
         raise TypeError("Expected argument `dataset` to be a dataset; got a DataLoader: use `augment_dataloader`.")
     if not isinstance(transform, AugmentAndMixTransform):
         raise TypeError(f"Expected argument `transform` to be an AugmentAndMixTransform; got {transform!r}.")
-    check_image_key(image_key)
+    image_key = check_image_key(image_key)
     select_engine(transform.engine).warm_up()
     root = survey(dataset)
     decision = decide(root, image_key)

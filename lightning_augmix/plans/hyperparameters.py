@@ -1,15 +1,14 @@
 """The five hyperparameters of AugMix, validated once and passed on as one value."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_augmix._checks import integer, number
 from lightning_augmix.kernels.table import sampling_table
 from lightning_augmix.operations import AugmentationSet, Operation, resolve_operations
 
@@ -90,22 +89,10 @@ def validate(
 def _validated(
     severity: float, width: int, depth: int, alpha: float, augmentation_set: AugmentationSet
 ) -> Hyperparameters:
-    _check("severity", severity, Real, "a real number in [0, 10]", lambda s: 0 <= s <= 10, "the paper uses 3, 0 is off")
-    _check("width", width, Integral, "an integer, at least 1", lambda w: w >= 1, "the paper uses 3")
-    _check("depth", depth, Integral, "-1 or an integer, at least 1", _is_depth, "-1 draws 1, 2 or 3, as the paper does")
-    _check("alpha", alpha, Real, "a finite number above 0", lambda a: a > 0 and math.isfinite(a), "the paper uses 1.0")
+    severity = number("severity", severity, at_least=0, at_most=10, remedy="the paper uses 3, 0 is off")
+    width = integer("width", width, at_least=1, remedy="the paper uses 3")
+    depth = integer("depth", depth, at_least=1, also=-1, remedy="-1 draws 1, 2 or 3, as the paper does")
+    alpha = number("alpha", alpha, above=0, remedy="the paper uses 1.0")
     operations = resolve_operations(augmentation_set)
     chosen = augmentation_set if isinstance(augmentation_set, str) else tuple(o.name for o in operations)
-    return Hyperparameters(float(severity), int(width), int(depth), float(alpha), chosen, operations)
-
-
-def _is_depth(depth: int) -> bool:
-    return depth == -1 or depth >= 1
-
-
-def _check(name: str, value: Any, kind: type, permitted: str, is_valid: Callable[[Any], bool], remedy: str) -> None:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
-        given = f"{value!r} of type {type(value).__name__}"
-        raise TypeError(f"Expected argument `{name}` to be {permitted}; got {given} ({remedy}).")
-    if not is_valid(value):
-        raise ValueError(f"Expected argument `{name}` to be {permitted}; got {value!r} ({remedy}).")
+    return Hyperparameters(severity, width, depth, alpha, chosen, operations)

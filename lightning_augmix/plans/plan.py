@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_augmix._checks import is_boolean
 from lightning_augmix.kernels.table import NO_OPERATION
 from lightning_augmix.operations import OPERATIONS, AugmentationSet
 from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
@@ -261,21 +262,22 @@ def _check(image_size: Any, operations: Any, parameters: Any, weights: Any) -> N
 
 def _checked_size(image_size: Any) -> tuple[int, int]:
     try:
-        height, width = (side.__index__() for side in image_size)
+        if not any(map(is_boolean, image_size)):
+            height, width = (side.__index__() for side in image_size)
+            return height, width
     except (TypeError, ValueError, AttributeError):
-        raise TypeError(
-            f"Expected argument `image_size` to be (height, width) in pixels; got {image_size!r}."
-        ) from None
-    return height, width
+        pass
+    raise TypeError(f"Expected argument `image_size` to be (height, width) in pixels; got {image_size!r}.")
 
 
 def _checked_keys(key: Any) -> int | NDArray[np.uint64]:
-    if not isinstance(key, bool | np.bool_) and hasattr(key, "__index__") and np.ndim(key) == 0:
+    if not is_boolean(key) and hasattr(key, "__index__") and np.ndim(key) == 0:
         return int(key)
     try:
-        keys = [int(k.__index__()) & (2**64 - 1) for k in key]
+        if not any(map(is_boolean, key)):
+            return np.array([int(k.__index__()) & (2**64 - 1) for k in key], np.uint64)
     except (TypeError, AttributeError):
-        raise TypeError(
-            f"Expected argument `key` to be a 64-bit integer or a one-dimensional sequence of them; got {key!r}."
-        ) from None
-    return np.array(keys, np.uint64)
+        pass
+    raise TypeError(
+        f"Expected argument `key` to be a 64-bit integer or a one-dimensional sequence of them; got {key!r}."
+    )

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
+from lightning_augmix._checks import integer
 from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions
 
 __all__ = ["compute_corruptions"]
@@ -53,21 +53,19 @@ def compute_corruptions(
 
     Raises:
         ImportError: If ``imagecorruptions-imaug`` is not installed.
-        ValueError: If there is no such corruption, if there are no images or they differ in size, or if the folder
-            holds corruptions of other images, another seed or another version of the library.
+        TypeError: If ``seed`` or ``processes`` is not an integer.
+        ValueError: If one of them is too small, if there is no such corruption, if there are no images or they differ
+            in size, or if the folder holds corruptions of other images, another seed or another version of the library.
     """
     unknown = [name for name in corruptions if name not in CORRUPTIONS]
     if unknown:
         raise ValueError(f"Expected argument `corruptions` to be of: {', '.join(CORRUPTIONS)}; got {unknown}.")
-    for name, value, least in (("seed", seed, 0), ("processes", processes, 1)):
-        if name == "processes" and value is None:
-            continue
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f"Expected argument `{name}` to be an integer, at least {least}; got {value!r}.")
+    seed = integer("seed", seed, at_least=0)
+    if processes is not None:
+        processes = integer("processes", processes, at_least=1, remedy="leave it out for all processors")
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     images, labels = _stacked(data)
-    seed = int(seed)
     _check_origin(path, images, labels, seed)
     content: dict[str, NDArray[Any]] = {"labels": np.tile(labels, len(SEVERITIES)), "clean": images}
     for name, array in content.items():

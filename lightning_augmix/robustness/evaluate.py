@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from torchmetrics import Metric
 from torchvision.datasets import ImageFolder
 
+from lightning_augmix._checks import integer
 from lightning_augmix.operations import AugmentationSet, resolve_operations
 from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions
 from lightning_augmix.robustness.report import Calibration, RobustnessReport
@@ -71,7 +72,9 @@ def evaluate_robustness(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"Expected argument `model` to be a torch.nn.Module; got {type(model).__name__}.")
-    _check(clean, corruptions, batch_size, num_workers)
+    _check(clean, corruptions)
+    batch_size = integer("batch_size", batch_size, at_least=1)
+    num_workers = integer("num_workers", num_workers, at_least=0)
     if trainer is None:
         trainer = pl.Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
     _check_trainer(trainer)
@@ -98,14 +101,11 @@ def evaluate_robustness(
     )
 
 
-def _check(clean: Any, corruptions: Sequence[str], batch_size: int, num_workers: int) -> None:
+def _check(clean: Any, corruptions: Sequence[str]) -> None:
     unknown = [corruption for corruption in corruptions if corruption not in CORRUPTIONS]
     if unknown or not corruptions or len(set(corruptions)) < len(corruptions):
         given = unknown or (list(corruptions) if corruptions else "none")
         raise ValueError(f"Expected argument `corruptions` to be of: {', '.join(CORRUPTIONS)}, each once; got {given}.")
-    for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"Expected argument `{name}` to be an integer, at least {least}; got {value!r}.")
     if not len(clean):
         raise ValueError("Expected argument `clean` to have images; got none.")
     sample = clean[0]

@@ -21,7 +21,7 @@ def compose_and_instantiate(override, node):
         ("augmix.sevrity=3", "augmix", "Key 'sevrity' not in 'AugMixCallbackConfig'"),
         ("augmix.augmentation_set=rotat", "augmix", "got 'rotat'"),
         ("data=nope", "data", "cifar10 cifar100 digits fashion_mnist image_folder"),
-        ("data.batch_size=0", "data", "`batch_size` to be at least 1; got 0"),
+        ("data.batch_size=0", "data", "`batch_size` to be an integer, at least 1; got 0"),
     ],
 )
 def test_bad_values_end_with_one_line(override, node, words):

@@ -198,7 +198,7 @@ def test_datasets_that_do_not_hand_on_what_their_transform_gives(dataset, kind, 
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"views": -1}, ValueError, "`views` to be at least 0; got -1"),
+        ({"views": -1}, ValueError, "`views` to be an integer, at least 0; got -1"),
         ({"views": 2.0}, TypeError, "`views` to be an integer"),
         ({"views": 2, "inject": False}, ValueError, "`views` to be 0 with `inject=False`"),
     ],

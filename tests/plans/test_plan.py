@@ -274,6 +274,9 @@ def test_the_plan_of_one_image_is_no_batch_and_the_reverse():
     [
         ({"key": 1.5}, TypeError, "`key`.*1.5"),
         ({"key": True}, TypeError, "`key`.*True"),
+        ({"key": np.True_}, TypeError, "`key`.*True"),
+        ({"key": [1, True]}, TypeError, "`key`.*True"),
+        ({"image_size": (True, 4)}, TypeError, "`image_size`.*True"),
         ({"key": [0.5]}, TypeError, r"`key`.*\[0.5\]"),
         ({"key": np.zeros((2, 2), int)}, TypeError, "`key`.*one-dimensional"),
         ({"image_size": 3}, TypeError, "`image_size`.*3"),

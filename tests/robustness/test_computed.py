@@ -124,17 +124,18 @@ def test_data_that_cannot_be_corrupted_is_an_error(data, names, message, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "kind", "message"),
     [
-        ({"seed": -1}, "`seed` to be an integer, at least 0; got -1"),
-        ({"seed": 1.5}, "`seed` to be an integer"),
-        ({"seed": None}, "`seed` to be an integer, at least 0; got None"),
-        ({"seed": True}, "`seed` to be an integer"),
-        ({"processes": 0}, "`processes` to be an integer, at least 1; got 0"),
+        ({"seed": -1}, ValueError, "`seed` to be an integer, at least 0; got -1"),
+        ({"seed": 1.5}, TypeError, "`seed` to be an integer"),
+        ({"seed": None}, TypeError, "`seed` to be an integer, at least 0; got None"),
+        ({"seed": True}, TypeError, "`seed` to be an integer"),
+        ({"processes": True}, TypeError, "`processes` to be an integer"),
+        ({"processes": 0}, ValueError, "`processes` to be an integer, at least 1; got 0"),
     ],
 )
-def test_bad_settings(settings, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
+def test_bad_settings(settings, kind, message, tmp_path):
+    with pytest.raises(kind, match=message):
         compute_corruptions(Images(), tmp_path, ["contrast"], **settings)
 
 
