@@ -329,7 +329,7 @@ def on_disk(folder):
             path = folder / f"{index}.pt"
             if not path.exists():
                 torch.save(super().__getitem__(index), path)
-            return torch.load(path)
+            return torch.load(path, weights_only=False)
 
     return OnDisk(to_tensor())
 
