@@ -9,7 +9,6 @@ from torchvision.transforms import v2
 from lightning_augmix import AugmentAndMixTransform, PlacementError, augment_dataset
 from toy import CERTAIN, dim_image, is_augmented, loader, to_tensor
 
-
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Specifying null_placement:FutureWarning"),  # Hugging Face with pyarrow, torch
     pytest.mark.filterwarnings("ignore:Downcasting array dtype:UserWarning"),
@@ -137,7 +136,7 @@ def check(made, derive):
     try:
         found = images(derive(data))
     except PlacementError as error:
-        assert "AugMix" in str(error)  # noqa: PT017  # both outcomes are permitted
+        assert "AugMix" in str(error)  # noqa: PT017  # both are permitted
     except own_refusal(derive, make()):
         pass
     else:

@@ -174,11 +174,15 @@ def test_it_is_augmented_with_a_set_that_moves_none(case, kind, tmp_path):
     clean = fitted(tmp_path, loaded(kind(make), **LOADING))
     # An entry that may be an image itself asks for the image's name.
     settings = {"image_key": key_of(make)}
-    check_batches(fitted(tmp_path, loaded(kind(make), **LOADING), AugMixCallback(**CERTAIN, **settings)), clean, "image")
+    check_batches(
+        fitted(tmp_path, loaded(kind(make), **LOADING), AugMixCallback(**CERTAIN, **settings)), clean, "image"
+    )
     fitted(tmp_path, loaded(kind(make), **LOADING), AugMixCallback(augmentation_set="photometric", **settings))
 
 
-@pytest.mark.parametrize("case", ["a mask of classes", "by position", "boxes", "as torchvision's detection", "as COCO has it"])
+@pytest.mark.parametrize(
+    "case", ["a mask of classes", "by position", "boxes", "as torchvision's detection", "as COCO has it"]
+)
 @pytest.mark.parametrize("kind", PATHS.values(), ids=PATHS)
 def test_it_is_augmented_with_a_set_that_moves_none_without_being_named(case, kind, tmp_path):
     make, _ = LIES_OVER[case]
