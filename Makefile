@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 
-.PHONY: help install train test lint simd clean
+.PHONY: help install train test test-slow lint simd clean
 
 help: ## Print this help
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 install: $(VENV)/installed ## Create .venv and install the package into it, with what the tests need
 
@@ -20,8 +20,11 @@ $(VENV)/installed: pyproject.toml
 train: $(VENV)/installed ## Train on the digits; overrides in ARGS, for instance ARGS='augmix.severity=5'
 	$(VENV)/bin/augmix-train $(ARGS)
 
-test: $(VENV)/installed ## Run all tests; pytest's arguments in ARGS, for instance ARGS="-m 'not slow'"
-	$(VENV)/bin/pytest --cov $(ARGS)
+test: $(VENV)/installed ## Run the tests but for the slow ones; pytest's arguments in ARGS, for instance ARGS="-k callback"
+	$(VENV)/bin/pytest -n auto --cov -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/installed ## Run the slow tests: worker processes, ranks, real libraries
+	$(VENV)/bin/pytest -n auto -m slow $(ARGS)
 
 lint: $(VENV)/installed ## Check style and types
 	$(VENV)/bin/pip install --quiet --editable '.[lint]'

@@ -1,6 +1,7 @@
 """What is derived from an augmented Hugging Face dataset stays augmented, or raises; it is never clean in silence."""
 
 import datasets
+import datasets.distributed
 import pytest
 import torch
 from datasets.distributed import split_dataset_by_node

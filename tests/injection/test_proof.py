@@ -67,8 +67,8 @@ class Segmentation(Six):
 
 def albumentations(placed=keep):
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # or it asks the network for its newest release
-    library = pytest.importorskip("albumentations")
-    to_uint8_tensor = pytest.importorskip("albumentations.pytorch").ToTensorV2()
+    library = importlib.import_module("albumentations")
+    to_uint8_tensor = importlib.import_module("albumentations.pytorch").ToTensorV2()
     return Segmentation(library.Compose([library.HorizontalFlip(p=1), to_uint8_tensor]), placed)
 
 
@@ -589,8 +589,8 @@ def test_no_random_stream_moves_in_workers(make, tmp_path):
 
 def test_no_random_stream_of_albumentations_moves(tmp_path):
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    library = pytest.importorskip("albumentations")
-    to_uint8_tensor = pytest.importorskip("albumentations.pytorch").ToTensorV2()
+    library = importlib.import_module("albumentations")
+    to_uint8_tensor = importlib.import_module("albumentations.pytorch").ToTensorV2()
 
     class Only(Six):
         def __init__(self):
