@@ -5,9 +5,11 @@ import os
 import random
 from collections import Counter, OrderedDict
 
+import albumentations as A  # its customary name
 import numpy as np
 import pytest
 import torch
+from albumentations.pytorch import ToTensorV2
 from torch.utils.data import BatchSampler, Dataset, TensorDataset, random_split
 from torchvision import transforms as v1
 from torchvision.transforms import functional
@@ -66,10 +68,7 @@ class Segmentation(Six):
 
 
 def albumentations(placed=keep):
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # or it asks the network for its newest release
-    library = importlib.import_module("albumentations")
-    to_uint8_tensor = importlib.import_module("albumentations.pytorch").ToTensorV2()
-    return Segmentation(library.Compose([library.HorizontalFlip(p=1), to_uint8_tensor]), placed)
+    return Segmentation(A.Compose([A.HorizontalFlip(p=1), ToTensorV2()]), placed)
 
 
 class ByFunction(Six):
@@ -588,13 +587,9 @@ def test_no_random_stream_moves_in_workers(make, tmp_path):
 
 
 def test_no_random_stream_of_albumentations_moves(tmp_path):
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    library = importlib.import_module("albumentations")
-    to_uint8_tensor = importlib.import_module("albumentations.pytorch").ToTensorV2()
-
     class Only(Six):
         def __init__(self):
-            self.transform = library.Compose([library.HorizontalFlip(p=0.5), to_uint8_tensor], seed=0)
+            self.transform = A.Compose([A.HorizontalFlip(p=0.5), ToTensorV2()], seed=0)
 
         def __getitem__(self, index):
             return {"image": self.transform(image=np.array(dim_image(index)))["image"], "label": index}
