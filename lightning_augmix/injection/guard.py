@@ -175,7 +175,7 @@ class Guard:
             raise UnprovedError(_NOT_CALLED if self.way == "inserted" else _NOT_BY_HAND, entries_of(sample))
         if made.foreign and self.way == "inserted":
             raise PlacementError(_TWICE)
-        count, kind = _length(index), (kind_of(sample), frozenset(made.places))
+        count, kind = _length(index), (kind_of(sample), made.places)
         is_batch = count is not None and count > 1
         if kind not in self._known or (is_batch and self._known[kind] is None):
             self._prove(dataset, index, load)
@@ -196,7 +196,7 @@ class Guard:
             drawn = made.drawn if self.way == "by hand" else self.keys.audit.drawn - before
             # The images of a batch are augmented each by a call, or all by one.
             calls = ("each" if drawn > 1 else "all") if count is not None and count > 1 else None
-            kinds.setdefault((kind_of(sample), frozenset(made.places)), calls)
+            kinds.setdefault((kind_of(sample), made.places), calls)
             return sample, drawn > 0
 
         drawn = self.keys.audit.drawn

@@ -1,9 +1,6 @@
 """The audit of draws: which keys were drawn, for which sample, in this thread, in this process and in any."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import torch
@@ -24,29 +21,44 @@ def shared(value: int) -> torch.Tensor:
     return tensor
 
 
-@dataclass
+# A context variable, so that threads that make samples side by side do not see each other's.
+_sample: ContextVar["Sample | None"] = ContextVar("sample", default=None)
+
+
 class Sample:
-    """A sample that the dataset of a training loader is making.
+    """A sample that the dataset of a training loader is making, while this is entered as a context.
+
+    Args:
+        audit: See below.
+        index: See below.
+        stand_in: See below.
 
     Attributes:
         audit: Counts the keys that are expected to be drawn for it.
-        index: The index that the loader asks the dataset for; ``None`` where it has none.
-        stand_in: Takes the place of its keys; ``None`` outside of experiments.
-        drawn: Expected keys that were drawn for it, in the thread that makes it.
-        foreign: Other keys that were drawn for it, in the same thread.
+        index: The index that the loader requested; ``None`` if there is none.
+        stand_in: What takes the place of its keys; ``None`` outside of experiments.
+        drawn: Number of expected keys that were drawn for it, in the thread that makes it.
+        foreign: Number of other keys that were drawn for it, in the same thread.
         places: The places in the data where the expected keys were drawn.
     """
 
-    audit: "Audit"
-    index: int | None
-    stand_in: StandIn | None = None
-    drawn: int = 0
-    foreign: int = 0
-    places: set[int] = field(default_factory=set)
+    __slots__ = ("_token", "audit", "drawn", "foreign", "index", "places", "stand_in")
 
+    def __init__(self, audit: "Audit", index: int | None, stand_in: StandIn | None) -> None:
+        self.audit = audit
+        self.index = index
+        self.stand_in = stand_in
+        self.drawn = self.foreign = 0
+        self.places: frozenset[int] = frozenset()
 
-# A context variable, so that threads that make samples side by side do not see each other's.
-_sample: ContextVar[Sample | None] = ContextVar("sample", default=None)
+    def __enter__(self) -> "Sample":
+        self._token = _sample.set(self)
+        self.audit.stand_in = self.stand_in
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.audit.stand_in = None
+        _sample.reset(self._token)
 
 
 def current_sample() -> Sample | None:
@@ -93,7 +105,8 @@ class Audit:
             return
         if sample.audit is self:
             sample.drawn += 1
-            sample.places.add(place)
+            if place not in sample.places:
+                sample.places |= {place}
         else:
             sample.foreign += 1
 
@@ -102,19 +115,11 @@ class Audit:
         sample = _sample.get()
         return sample is not None and sample.audit is self
 
-    @contextmanager
-    def sample(self, index: int | None, stand_in: StandIn | None = None) -> Iterator[Sample]:
+    def sample(self, index: int | None, stand_in: StandIn | None = None) -> Sample:
         """Declares the sample that is made within the context.
 
         Args:
             index: See :class:`Sample`.
             stand_in: See :class:`Sample`.
         """
-        sample = Sample(self, index, stand_in)
-        token = _sample.set(sample)
-        self.stand_in = stand_in
-        try:
-            yield sample
-        finally:
-            self.stand_in = None
-            _sample.reset(token)
+        return Sample(self, index, stand_in)

@@ -3,7 +3,6 @@
 import copy
 import threading
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
@@ -85,7 +84,7 @@ class KeySource(ABC):
     @abstractmethod
     def _draw(self, sample: Sample | None) -> int: ...
 
-    def sample(self, index: Any, stand_in: StandIn | None = None) -> AbstractContextManager[Sample]:
+    def sample(self, index: Any, stand_in: StandIn | None = None) -> Sample:
         """Declares the sample that is made within the context.
 
         Args:
