@@ -12,6 +12,7 @@ apart: the batch size finder has it true while it makes validation loaders). Wit
 augmented.
 """
 
+from dataclasses import asdict
 from typing import Any, get_args
 
 import lightning.pytorch as pl
@@ -22,6 +23,7 @@ from lightning_augmix._errors import OnUnsupported
 from lightning_augmix._views import check_views
 from lightning_augmix.engines import select_engine
 from lightning_augmix.injection.decide import ImageKey, check_image_key
+from lightning_augmix.injection.epochs import CHECKPOINT_KEY, Pass
 from lightning_augmix.injection.session import Session
 from lightning_augmix.operations import AugmentationSet
 from lightning_augmix.transform import AugmentAndMixTransform
@@ -153,8 +155,10 @@ class AugMixCallback(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Writes down what decides the augmentation."""
+        """Writes down what decides the augmentation, and the pass over the data."""
         checkpoint["callbacks"][self.state_key] = self.settings
+        if self._session is not None:
+            checkpoint[CHECKPOINT_KEY] = asdict(self._session.current_pass)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -162,6 +166,8 @@ class AugMixCallback(pl.Callback):
         """Warns if a fit goes on with other hyperparameters than it began with; its own hold."""
         if self._session is None:
             return
+        if CHECKPOINT_KEY in checkpoint:
+            self._session.resumed = Pass(**checkpoint[CHECKPOINT_KEY])
         before, now = checkpoint["callbacks"].get(self.state_key), self.settings
         if before is None:
             rank_zero_warn("The checkpoint was written without AugMixCallback: training goes on with AugMix from here.")

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_augmix._errors import OnUnsupported, PlacementError
 from lightning_augmix.injection.advice import BY_HAND
 from lightning_augmix.injection.decide import ImageKey
+from lightning_augmix.injection.epochs import Pass, first_epoch
 from lightning_augmix.injection.guard import Guard, guarded
 from lightning_augmix.injection.loaders import clone_dataloader, inject
 from lightning_augmix.injection.survey import survey
@@ -21,20 +22,6 @@ from lightning_augmix.plans.keys import WITHOUT_SEED, RunKeys
 from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = ["Session"]
-
-
-def _first_epoch(trainer: pl.Trainer) -> int:
-    """The number of whole passes over the data before the one that a fit begins or resumes with.
-
-    ``trainer.current_epoch`` is behind while a checkpoint is being resumed, which is when workers start to load, and
-    with ``max_steps`` also later. Where the checkpoint was written after the last batch of an epoch and before its
-    end, so is the count of processed epochs, until ``FitLoop.reset`` or a pass over no batches makes up for it.
-    """
-    loop = trainer.fit_loop
-    current: Any = loop.epoch_progress.current
-    total: Any = loop.epoch_progress.total
-    has_all_batches = loop.restarting and loop.epoch_loop.batch_progress.is_last_batch
-    return int(current.processed) + (has_all_batches and total.started > total.processed)
 
 
 class Settings(Protocol):
@@ -77,10 +64,12 @@ class Session:
 
     Attributes:
         trainer: See above.
+        resumed: The pass over the data that the fit resumes, if it does.
     """
 
     def __init__(self, trainer: pl.Trainer, callback: Settings) -> None:
         self.trainer = trainer
+        self.resumed: Pass | None = None
         self._callback = callback
         self._callbacks = list(trainer.callbacks)  # type: ignore[attr-defined]
         self._keys = RunKeys(callback.seed, trainer.global_rank)
@@ -132,7 +121,7 @@ class Session:
         if self._has_loaders:
             self.advance_epoch()
         else:
-            self._keys.epoch = _first_epoch(self.trainer)
+            self._keys.epoch = first_epoch(self.trainer, self.resumed)
             self._has_loaders = True
         try:
             dataloader = self._augmented(dataloader)
@@ -213,6 +202,11 @@ class Session:
             raise PlacementError(message)
         rank_zero_warn(f"Training goes on without AugMix, at least in part. {message}")
 
+    @property
+    def current_pass(self) -> Pass:
+        """The pass over the data that is in work, for checkpoints."""
+        return Pass(self._keys.epoch, self._has_batch)
+
     def check_loaders(self) -> None:
         """Refuses training loaders that were made before the callback could augment them."""
         self._has_started = True
@@ -232,7 +226,7 @@ class Session:
 
     def check_epoch(self) -> None:
         """Loads for the epoch that a resumed run begins with."""
-        epoch = _first_epoch(self.trainer)
+        epoch = first_epoch(self.trainer, self.resumed)
         if self._keys.seed is not None and self._keys.epoch != epoch:
             # The loaders were made in `configure_optimizers`, before the checkpoint told the epoch, and workers may
             # have loaded for the wrong one: iterate anew, as Lightning does at the start of every later epoch.
