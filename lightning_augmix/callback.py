@@ -123,6 +123,7 @@ class AugMixCallback(pl.Callback):
             )
         self.transform = AugmentAndMixTransform(severity, width, depth, alpha, augmentation_set, engine=engine)
         self._session: Session | None = None
+        self._pass: Pass | None = None
         self._told: set[str] = set()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -140,7 +141,7 @@ class AugMixCallback(pl.Callback):
             logger.log_hyperparams({"augmix": {**self.settings, "engine": self.transform.engine}})
         message = "AugMix compiles its operations, once on this machine: some 15 seconds."
         select_engine(self.transform.engine).warm_up(lambda: rank_zero_info(message))
-        self._session = Session(trainer, self)
+        self._session, self._pass = Session(trainer, self), None
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, made in the middle of a fit, takes no part in it.
@@ -158,7 +159,9 @@ class AugMixCallback(pl.Callback):
         """Writes down what decides the augmentation, and the pass over the data."""
         checkpoint["callbacks"][self.state_key] = self.settings
         if self._session is not None:
-            checkpoint[CHECKPOINT_KEY] = asdict(self._session.current_pass)
+            self._pass = self._session.current_pass
+        if self._pass is not None:
+            checkpoint[CHECKPOINT_KEY] = asdict(self._pass)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -231,5 +234,7 @@ class AugMixCallback(pl.Callback):
 
     def _undo(self) -> None:
         if self._session is not None:
+            # Checkpoints are written after the fit, too, for instance because it failed.
+            self._pass = self._session.current_pass
             self._session.undo()
             self._session = None
