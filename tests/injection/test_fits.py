@@ -120,7 +120,7 @@ class Fit:
         if self.structure == "tuple":
             return tuple(values.values())
         if self.structure == "named tuple":
-            return namedtuple("Sample", self.names)(**values)  # noqa: PYI024
+            return namedtuple("Sample", self.names)(**values)
         if self.structure == "nested":
             half = len(self.names) // 2
             first, second = self.names[:half], self.names[half:]
@@ -316,7 +316,7 @@ def fits(draw):
         is_normalized = is_normalized and through is not functional.to_tensor
         if way == "opaque":
             through = visible(through)
-    entries = [Entry(image, lambda index: None, through)]
+    entries = [Entry(image, through=through)]
 
     moves, image_key, views = draw(st.booleans()) and draw(st.booleans()), some(None, None, "image"), some(0, 0, 1)
     only_harmless, over = draw(st.booleans()), False
@@ -388,7 +388,7 @@ def fits(draw):
         and cache != "finished"
         and not (is_listed and (views or not steps.leaves_uint8)),
         has_to_be_refused=(moves and over)
-        or (cache == "finished" and is_seen and way == "visible" and steps.leaves_uint8 and image_key is None),
+        or (cache == "finished" and way == "visible" and steps.leaves_uint8 and image_key is None),
     )
 
 
@@ -415,7 +415,9 @@ def check_images(fit, images, clean):
         is_repeatable = fit.flip != "closure" and not (fit.flip and fit.cache and fit.cache[0] == "finished")
         assert not is_repeatable or same(images[: len(clean)], clean)
         images = images[len(clean) :]
-    assert all(img.shape == before.shape and img.dtype == before.dtype for img, before in zip(images, clean, strict=True))
+    assert all(
+        img.shape == before.shape and img.dtype == before.dtype for img, before in zip(images, clean, strict=True)
+    )
     if fit.moves:
         assert not all(map(torch.equal, images, clean))
     else:
@@ -423,24 +425,31 @@ def check_images(fit, images, clean):
         assert all(map(looks_augmented, images))
 
 
-def check_fit(fit, root):
+def judged(fit, root):
+    """Fits with AugMix and without, and compares; returns whether the fit was augmented or refused."""
     with_seeds()
     clean = fitted(root, fit.loader(fit.made()), max_epochs=1)
     with_seeds()
-    dataset, witness = fit.made(), Witness()
+    dataset, witness, verdict = fit.made(), Witness(), "augmented"
     try:
         trainer(AugMixCallback(**fit.arguments), root=root, max_epochs=1).fit(witness, fit.loader(dataset))
-    except PlacementError as error:
-        event("refused")
+    except PlacementError:
         assert not witness.batches
-        assert not fit.is_clear, error
+        if fit.is_clear:
+            raise
+        verdict = "refused"
     else:
-        event("augmented")
         assert not fit.has_to_be_refused
         assert len(witness.batches) == len(clean) > 0
         for batch, before in zip(map(fit.by_name, witness.batches), map(fit.by_name, clean), strict=True):
             check_images(fit, list(batch[fit.image]), list(before[fit.image]))
             assert same(without_image(fit, batch), without_image(fit, before))
+    check_clean(fit, dataset)
+    return verdict
+
+
+def check_clean(fit, dataset):
+    """Fails unless the user's own dataset is as it was, but for what its own random generator has drawn."""
     for index in range(len(dataset)):
         sample, before = dataset[index], fit.made()[index]
         if sample is None or fit.flip is None:
@@ -451,7 +460,26 @@ def check_fit(fit, root):
             assert "follows" in sample or same(without_image(fit, sample), without_image(fit, before))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(fits())
 def test_a_fit_augments_the_images_of_the_model_and_nothing_else_or_is_refused(tmp_path_factory, fit):
-    check_fit(fit, tmp_path_factory.getbasetemp())
+    event(judged(fit, tmp_path_factory.getbasetemp()))
+
+
+IMAGE = Entry("x", through="transform")
+
+
+def batches_of_its_own(*entries, transform):
+    """A dataset that makes batches of two, and a last one of one sample."""
+    arguments = {**CERTAIN, "image_key": None, "views": 0, "seed": None}
+    return Fit("tuple", entries, "x", False, {"transform": transform}, is_listed=True, arguments=arguments)
+
+
+def test_a_sample_of_as_many_batches_as_one_has_images_is_no_list_of_images(tmp_path):
+    fit = batches_of_its_own(IMAGE, Entry("reference", other_image, "transform"), transform=v1.ToTensor())
+    assert judged(fit, tmp_path) == "refused"
+
+
+def test_the_image_is_found_after_lists_of_other_lengths(tmp_path):
+    fit = batches_of_its_own(Entry("path", str), IMAGE, Entry("label", int), transform=Own(v1.PILToTensor()))
+    assert judged(fit, tmp_path) == "augmented"
