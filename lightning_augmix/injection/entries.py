@@ -131,8 +131,13 @@ def kind_of(value: Any) -> Any:
 
 def _is_leaf(value: Any, count: int | None) -> bool:
     if isinstance(value, list | tuple):
-        return _is_numbers(value) or (bool(value) and len(value) == count and all(map(may_be_image, value)))
+        return _is_numbers(value) or (bool(value) and len(value) == count and all(map(_is_single_image, value)))
     return isinstance(value, torch.Tensor | np.ndarray | PIL.Image.Image | str | bytes | Number | nn.Module | type)
+
+
+def _is_single_image(value: Any) -> bool:
+    # A tuple of batches, as many as a batch has samples, is no list of images.
+    return may_be_image(value) and getattr(value, "ndim", 3) <= 3
 
 
 def _is_numbers(value: Sequence[Any]) -> bool:

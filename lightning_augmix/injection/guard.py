@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_structure
 from torch.utils.data import Dataset
 
 from lightning_augmix._errors import OnUnsupported, PlacementError, refuse
@@ -215,7 +215,8 @@ class Guard:
         """Augments the image of a sample that the dataset made."""
         if foreign:
             raise PlacementError(_TWICE)
-        kind = kind_of(sample)
+        # The position of the image depends on the lengths of lists before it, and these are of one kind.
+        kind = (kind_of(sample), tree_structure(sample) if self.image_key is None else None)
         try:
             if kind not in self._known:
                 entries = entries_of(sample, count)
