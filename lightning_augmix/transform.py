@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from lightning_augmix._errors import PlacementError
 from lightning_augmix._images import may_be_image
 from lightning_augmix._views import joined
 from lightning_augmix.engines import select_engine
@@ -56,8 +57,8 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
 
     Raises:
         TypeError: If an argument has the wrong type; on a call, if the sample has no image.
-        ValueError: If an argument is out of range; on a call, if the sample has boxes, masks or keypoints and the set
-            moves pixels.
+        ValueError: If an argument is out of range; on a call, a :class:`PlacementError` if the sample has boxes, masks
+            or keypoints and the set moves pixels.
 
     Example:
         >>> import torch
@@ -108,7 +109,7 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
             if isinstance(entry, tv_tensors.Video):
                 raise TypeError("AugMix takes images; got a tv_tensors.Video: pass its frames as a batch of images.")
             if self.hyperparameters.moves_pixels and isinstance(entry, _SPATIAL_TARGETS):
-                raise ValueError(
+                raise PlacementError(
                     f"The sample has {type(entry).__name__}, which AugMix does not move, but augmentation_set="
                     f"{self.hyperparameters.augmentation_set!r} moves pixels: use 'photometric'."
                 )

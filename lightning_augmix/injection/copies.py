@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from lightning_augmix._errors import PlacementError
 
-__all__ = ["OURS", "copy_dataset"]
+__all__ = ["OURS", "copy_dataset", "slots_of"]
 
 #: What the names of attributes start with that are put into copies.
 OURS = "_augmix_"
@@ -47,13 +47,18 @@ def copy_dataset(dataset: _D, define: Define | None = None, *, own_containers: b
         raise PlacementError(f"{cls.__name__} cannot be copied in part ({error})") from None
     for name, value in vars(dataset).items():
         vars(copied)[name] = value.copy() if own_containers and type(value) in (dict, list) else value
-    for slot in chain.from_iterable(_slots(base) for base in cls.__mro__):
+    for slot in chain.from_iterable(slots_of(base) for base in cls.__mro__):
         if hasattr(dataset, slot):
             object.__setattr__(copied, slot, getattr(dataset, slot))
     return copied
 
 
-def _slots(cls: type) -> list[str]:
+def slots_of(cls: type) -> list[str]:
+    """The attributes that instances of a class have in slots.
+
+    Args:
+        cls: The class; those of its bases are not among them.
+    """
     slots = vars(cls).get("__slots__", ())
     names = [slots] if isinstance(slots, str) else list(slots)
     return [name for name in names if name not in ("__dict__", "__weakref__")]

@@ -13,6 +13,7 @@ from torchvision import tv_tensors
 
 from lightning_augmix._images import may_be_image
 from lightning_augmix._views import Views
+from lightning_augmix.injection.copies import slots_of
 
 __all__ = ["Entry", "describe_entries", "entries_of", "kind_of", "lies_over_image"]
 
@@ -155,8 +156,9 @@ def _parts(value: Any) -> list[tuple[str, str, Any]] | None:
         return [(f"[{position}]", "", part) for position, part in enumerate(value)]
     if is_dataclass(value) and not isinstance(value, type):
         return [(f".{field.name}", field.name, getattr(value, field.name)) for field in fields(value)]
-    attributes = getattr(value, "__dict__", None)
-    return [(f".{name}", name, part) for name, part in attributes.items()] if attributes else None
+    slots = [slot for base in type(value).__mro__ for slot in slots_of(base) if hasattr(value, slot)]
+    attributes = {slot: getattr(value, slot) for slot in slots} | getattr(value, "__dict__", {})
+    return [(f".{name}", name, part) for name, part in attributes.items()] or None
 
 
 def describe_entries(entries: Sequence[Entry], reached: Collection[str] | None = None) -> str:

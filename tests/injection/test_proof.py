@@ -4,6 +4,7 @@ import functools
 import os
 import random
 from collections import Counter, OrderedDict
+from dataclasses import dataclass
 
 import albumentations as A  # its customary name
 import numpy as np
@@ -259,6 +260,29 @@ def test_an_image_that_augmix_does_not_reach_stays_clean_with_a_warning(kind, tm
     with pytest.warns(UserWarning, match="AugMix"):
         batches = fitted(tmp_path, loaded(kind()), AugMixCallback(**CERTAIN, on_unsupported="warn"))
     assert same(batches, fitted(tmp_path, loaded(kind())))
+
+
+class Slotted:
+    __slots__ = ("label", "picture")
+
+    def __init__(self, picture, label):
+        self.picture, self.label = picture, label
+
+
+@dataclass
+class Record:
+    picture: torch.Tensor
+    label: int
+
+
+def of_records(samples):
+    return {"picture": torch.stack([sample.picture for sample in samples]), "label": [s.label for s in samples]}
+
+
+@pytest.mark.parametrize("kind", [Slotted, Record])
+def test_samples_that_are_objects_are_looked_into(kind, tmp_path):
+    data = loaded(Samples(lambda transform, index: kind(transform(dim_image(index)), index)), collate_fn=of_records)
+    check_batches(fitted(tmp_path, data, AugMixCallback(**CERTAIN)), fitted(tmp_path, data), "picture")
 
 
 # ---- Caches ---------------------------------------------------------------------------------------------------------
