@@ -319,7 +319,8 @@ def fits(draw):
     entries = [Entry(image, through=through)]
 
     moves, image_key, views = draw(st.booleans()) and draw(st.booleans()), some(None, None, "image"), some(0, 0, 1)
-    only_harmless, over = draw(st.booleans()), False
+    only_harmless = draw(st.booleans())
+    over = named = False  # what lies over the image shows by itself, or by its name alone
     entries += draw(st.lists(st.sampled_from(HARMLESS), max_size=3, unique_by=lambda entry: entry.name))
     if not only_harmless:
         if draw(st.booleans()):
@@ -344,14 +345,17 @@ def fits(draw):
                     step = some(v1.PILToTensor(), v1.ToTensor(), v1.Compose([v1.ToTensor()]))
                     own = visible(step, "mask_transform", "target_transform") if kind == "visible" else Own(step)
                     entries.append(Entry(name, mask_image, own))
-                over |= name != "extra" or not steps.is_cropped
+                named |= name != "extra"
+                over |= not steps.is_cropped
         if draw(st.booleans()):
             entries.append(some(Entry("boxes", boxes), Entry("regions", tv_boxes)))
-            over = True
+            named |= entries[-1].name == "boxes"
+            over |= entries[-1].name == "regions"
         if way != "wrapper" and draw(st.integers(0, 3)) == 0:
             entries.append(Entry("follows", follows=some(*FOLLOWING)))
 
     structure = some("tuple", "dict", "named tuple", "nested")
+    over |= named and structure != "tuple"
     entries = draw(st.permutations(entries))
     if structure == "nested":
         image_key = None
@@ -460,7 +464,7 @@ def check_clean(fit, dataset):
             assert "follows" in sample or same(without_image(fit, sample), without_image(fit, before))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(fits())
 def test_a_fit_augments_the_images_of_the_model_and_nothing_else_or_is_refused(tmp_path_factory, fit):
     event(judged(fit, tmp_path_factory.getbasetemp()))
