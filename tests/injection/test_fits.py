@@ -391,7 +391,8 @@ def fits(draw):
         and image_key is None
         and cache != "finished"
         and not (is_listed and (views or not steps.leaves_uint8)),
-        has_to_be_refused=(moves and over)
+        # In a batch that the dataset stacks, boxes lose their type, and in a tuple they have no name.
+        has_to_be_refused=(moves and over and not (is_listed and structure == "tuple"))
         or (cache == "finished" and way == "visible" and steps.leaves_uint8 and image_key is None),
     )
 
