@@ -465,7 +465,7 @@ def check_clean(fit, dataset):
             assert "follows" in sample or same(without_image(fit, sample), without_image(fit, before))
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, derandomize=True)
 @given(fits())
 def test_a_fit_augments_the_images_of_the_model_and_nothing_else_or_is_refused(tmp_path_factory, fit):
     event(judged(fit, tmp_path_factory.getbasetemp()))
