@@ -176,17 +176,22 @@ def describe_entries(entries: Sequence[Entry], reached: Collection[str] | None =
     return "\n".join([*lines, *note])
 
 
-def lies_over_image(entry: Entry, size: tuple[int, int] | None) -> bool:
+def lies_over_image(entry: Entry, size: tuple[int, int] | None, count: int | None = None) -> bool:
     """Whether an entry is tied to places in an image: a mask, boxes, keypoints, or another picture of its size.
 
     Args:
         entry: An entry other than the image.
         size: (height, width) of the image, if it is known.
+        count: The number of samples, if it is an entry of a batch: as many numbers are one for each, such as ids.
     """
     value = entry.value
     if isinstance(value, _SPATIAL):
         return True
-    is_many = isinstance(value, list | tuple | PIL.Image.Image) or getattr(value, "ndim", 0) > 0
+    is_many = isinstance(value, PIL.Image.Image)
+    if isinstance(value, list | tuple):
+        is_many = len(value) != count or not all(isinstance(each, Number) for each in value)
+    elif isinstance(value, torch.Tensor | np.ndarray):
+        is_many = value.ndim > 0 and tuple(value.shape) != (count,)
     if is_many and any(word in name.lower() for name in entry.names for word in _OVER_IMAGE):
         return True
     if isinstance(value, np.ndarray) and value.ndim >= 2 and value.shape[-2:] == size:

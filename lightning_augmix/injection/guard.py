@@ -207,7 +207,8 @@ class Guard:
         if self.way == "by hand" and not shown.reached and not all(shown.was_called):
             raise UnprovedError(_NOT_BY_HAND, shown.entries)
         if self.way == "inserted":
-            self._check_over_image(shown.entries, [entry for entry in shown.entries if entry.path in shown.reached])
+            reached = [entry for entry in shown.entries if entry.path in shown.reached]
+            self._check_over_image(shown.entries, reached, count)
         shown.image(by_hand=self.way == "by hand")
         self._known.update(kinds)
 
@@ -221,7 +222,7 @@ class Guard:
             if kind not in self._known:
                 entries = entries_of(sample, count)
                 image = only_image(entries) if self.image_key is None else field_of(sample, self.image_key)
-                self._check_over_image(entries, [entry for entry in entries if entry.value is image])
+                self._check_over_image(entries, [entry for entry in entries if entry.value is image], count)
                 self.transform.check_inputs(tree_leaves(sample))
                 self._known[kind] = position_of(sample, image) if self.image_key is None else None
             if self.image_key is None:
@@ -232,16 +233,16 @@ class Guard:
                 raise
             entries = entries_of(sample, count)
             # A mask beside the image is what to tell of, not that both may be images.
-            self._check_over_image(entries, [entry for entry in entries if entry.may_be_image])
+            self._check_over_image(entries, [entry for entry in entries if entry.may_be_image], count)
             raise UnprovedError(str(error), entries) from (None if isinstance(error, PlacementError) else error)
 
-    def _check_over_image(self, entries: Sequence[Entry], images: Sequence[Entry]) -> None:
+    def _check_over_image(self, entries: Sequence[Entry], images: Sequence[Entry], count: int | None = None) -> None:
         hyperparameters = self.transform.hyperparameters
         if not hyperparameters.moves_pixels or hyperparameters.severity == 0 or not images:
             return
         image = next((entry for entry in images if entry.may_be_image), images[0])
         for entry in entries:
-            if entry is not image and lies_over_image(entry, image.image_size):
+            if entry is not image and lies_over_image(entry, image.image_size, count):
                 raise OverImageError(entry, entries, hyperparameters.augmentation_set)
 
     def _refuse(self, error: PlacementError) -> None:

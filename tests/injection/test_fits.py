@@ -474,10 +474,10 @@ def test_a_fit_augments_the_images_of_the_model_and_nothing_else_or_is_refused(t
 IMAGE = Entry("x", through="transform")
 
 
-def batches_of_its_own(*entries, transform):
+def batches_of_its_own(*entries, transform, structure="tuple", **arguments):
     """A dataset that makes batches of two, and a last one of one sample."""
-    arguments = {**CERTAIN, "image_key": None, "views": 0, "seed": None}
-    return Fit("tuple", entries, "x", False, {"transform": transform}, is_listed=True, arguments=arguments)
+    arguments = {**CERTAIN, "image_key": None, "views": 0, "seed": None, **arguments}
+    return Fit(structure, entries, "x", False, {"transform": transform}, is_listed=True, arguments=arguments)
 
 
 def test_a_sample_of_as_many_batches_as_one_has_images_is_no_list_of_images(tmp_path):
@@ -486,5 +486,12 @@ def test_a_sample_of_as_many_batches_as_one_has_images_is_no_list_of_images(tmp_
 
 
 def test_the_image_is_found_after_lists_of_other_lengths(tmp_path):
-    fit = batches_of_its_own(Entry("path", str), IMAGE, Entry("label", int), transform=Own(v1.PILToTensor()))
+    entries = Entry("path", str), IMAGE, Entry("label", int)
+    fit = batches_of_its_own(*entries, transform=Own(v1.PILToTensor()), structure="dict")
+    assert judged(fit, tmp_path) == "augmented"
+
+
+def test_numbers_of_a_batch_lie_over_no_image(tmp_path):
+    entries = IMAGE, Entry("mask_id", int)
+    fit = batches_of_its_own(*entries, transform=v1.ToTensor(), structure="dict", **MOVING)
     assert judged(fit, tmp_path) == "augmented"
