@@ -94,7 +94,7 @@ class Setting:
         return IMAGES // self.batch_size
 
 
-def random_chain(seed, workers=(0,), kinds=("exception", "exception", "requeue", "requeue", "kill", "limit")):
+def random_chain(seed, workers=(0,), kinds=("exception", "exception", "requeue", "requeue", "kill", "stop", "limit")):
     """A setting and up to five interruptions."""
     draw = random.Random(seed)
     number = draw.choice(workers)
@@ -339,15 +339,16 @@ class Judge:
 
     def expected(self, begin, batch_idx):
         """The passes that a run's first images may be of, by what is done and by what Lightning takes as done."""
-        is_done = begin.ended or begin.batches >= self.batches
-        if batch_idx == 0 and begin.batches and not begin.ended:
-            # Lightning begins a pass, after it has lost count: the same again, or the next.
-            return [begin.epoch, begin.epoch + 1]
-        if batch_idx == 0:
-            return [begin.epoch + is_done]
+        has_all = begin.batches >= self.batches
+        either = [begin.epoch, begin.epoch + 1]
         if batch_idx >= self.batches:  # one batch too many: Lightning shows more images than there are in the pass
-            return [begin.epoch, begin.epoch + 1]
-        return [begin.epoch]
+            return either
+        if batch_idx > 0:  # of a pass that was ended before its time, or of the next, whose first batches are left out
+            return either if begin.ended else [begin.epoch]
+        if begin.batches and not begin.ended and (not has_all or self.batches == 1):
+            # Lightning begins a pass, after it has lost count: the same again, or the next.
+            return either
+        return [begin.epoch + (begin.ended or has_all)]
 
     def position(self, number, length, processed):
         """Where a checkpoint stands."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-__all__ = ["CHECKPOINT_KEY", "Pass", "first_epoch"]
+__all__ = ["CHECKPOINT_KEY", "Pass", "batches_trained_on", "first_epoch"]
 
 #: Where in a checkpoint the pass is.
 CHECKPOINT_KEY = "lightning_augmix"
@@ -23,11 +23,11 @@ class Pass:
 
     Attributes:
         epoch: Its number, from 0.
-        has_batch: Whether a batch of it was seen.
+        batches_before: How many batches the fit had trained on when the pass began or was resumed.
     """
 
     epoch: int
-    has_batch: bool
+    batches_before: int
 
 
 def first_epoch(trainer: pl.Trainer, resumed: Pass | None) -> int:
@@ -43,8 +43,19 @@ def first_epoch(trainer: pl.Trainer, resumed: Pass | None) -> int:
     if resumed is None:
         is_in_epoch = epochs.total.started > epochs.total.processed
         return int(epochs.current.processed) + int(loop.restarting and is_in_epoch and _has_ended(trainer))
-    has_ended = resumed.has_batch and (not loop.restarting or _has_ended(trainer))
-    return resumed.epoch + int(has_ended)
+    # Lightning takes a pass as ended, too, whose first batch was in work, where its counts of epochs have drifted.
+    has_batch = batches_trained_on(trainer) > resumed.batches_before
+    return resumed.epoch + int(has_batch and (not loop.restarting or _has_ended(trainer)))
+
+
+def batches_trained_on(trainer: pl.Trainer) -> int:
+    """How many batches a fit has trained on, over all resumes; a batch in work is none.
+
+    Args:
+        trainer: The Trainer.
+    """
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+    return int(batches.total.processed)
 
 
 def _has_ended(trainer: pl.Trainer) -> bool:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_augmix._errors import OnUnsupported, PlacementError
 from lightning_augmix.injection.advice import BY_HAND
 from lightning_augmix.injection.decide import ImageKey
-from lightning_augmix.injection.epochs import Pass, first_epoch
+from lightning_augmix.injection.epochs import Pass, batches_trained_on, first_epoch
 from lightning_augmix.injection.guard import Guard, guarded
 from lightning_augmix.injection.loaders import clone_dataloader, inject
 from lightning_augmix.injection.survey import survey
@@ -79,6 +79,7 @@ class Session:
         self._has_loaders = False
         self._has_started = False
         self._has_batch = False  # in this pass over the data
+        self._batches_before = 0  # this pass
         self._is_over = False
         self._to_undo = ExitStack()
         self._replace(self._to_undo, trainer, "_run_stage", self._run_stage)
@@ -203,9 +204,11 @@ class Session:
         rank_zero_warn(f"Training goes on without AugMix, at least in part. {message}")
 
     @property
-    def current_pass(self) -> Pass:
+    def current_pass(self) -> Pass | None:
         """The pass over the data that is in work, for checkpoints."""
-        return Pass(self._keys.epoch, self._has_batch)
+        if not self._has_started:  # but runs the sanity check, and may not know yet what the checkpoint says
+            return self.resumed
+        return Pass(self._keys.epoch, self._batches_before)
 
     def check_loaders(self) -> None:
         """Refuses training loaders that were made before the callback could augment them."""
@@ -227,6 +230,7 @@ class Session:
     def check_epoch(self) -> None:
         """Loads for the epoch that a resumed run begins with."""
         epoch = first_epoch(self.trainer, self.resumed)
+        self._batches_before = batches_trained_on(self.trainer)
         if self._keys.seed is not None and self._keys.epoch != epoch:
             # The loaders were made in `configure_optimizers`, before the checkpoint told the epoch, and workers may
             # have loaded for the wrong one: iterate anew, as Lightning does at the start of every later epoch.
@@ -241,6 +245,7 @@ class Session:
         if self._has_batch:
             self._keys.epoch += 1
             self._has_batch = False
+            self._batches_before = batches_trained_on(self.trainer)
             # Those of replaced loaders hold on to datasets, which `train_dataloader` may load anew for every loader.
             self._clones = [clone for clone in self._clones if clone.loader() is not None]
 

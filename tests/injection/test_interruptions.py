@@ -43,6 +43,36 @@ def test_interrupted_while_the_last_batch_of_an_epoch_is_in_work(hook, kind, sch
     assert complaint is None
 
 
+@pytest.mark.parametrize("scheduled", [False, True])
+@pytest.mark.parametrize("kind", ["exception", "requeue"])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("hook", ["on_after_batch_transfer", "validation_step", "on_validation_end"])
+def test_interrupted_in_the_sanity_check_of_a_resumed_run(hook, count, kind, scheduled, images, tmp_path):
+    # Lightning has one where the checkpoint was written at the end of an epoch.
+    setting = Setting(scheduled=scheduled, saving={"save_on_train_epoch_end": True})
+    chain = [Interruption("limit", "", 2 * setting.batches), Interruption(kind, hook, count)]
+    _, complaint = follow(setting, chain, images, tmp_path)
+    assert complaint is None
+
+
+@pytest.mark.parametrize("batch_size", [2, 8])
+def test_interrupted_in_the_batch_that_lightning_adds_to_an_epoch(batch_size, images, tmp_path):
+    # With `max_steps` and no validation, a resume from the end of an epoch has a pass of one batch.
+    setting = Setting("steps", batch_size, saving={"save_on_train_epoch_end": True}, trainer={"limit_val_batches": 0})
+    chain = [Interruption("exception", "on_train_epoch_end", 2), Interruption("exception", "optimizer_step", 1)]
+    _, complaint = follow(setting, chain, images, tmp_path)
+    assert complaint is None
+
+
+def test_interrupted_in_the_only_batch_of_an_epoch_after_lightning_has_lost_count(images, tmp_path):
+    chain = [
+        Interruption("exception", "on_train_batch_end", 2),
+        Interruption("exception", "on_before_optimizer_step", 2),
+    ]
+    _, complaint = follow(Setting(batch_size=8, trainer={"limit_val_batches": 0}), chain, images, tmp_path)
+    assert complaint is None
+
+
 @pytest.mark.parametrize("seed", range(CHAINS))
 def test_chains_of_interruptions(seed, images, tmp_path):
     _, complaint = follow(*random_chain(seed), images, tmp_path)
