@@ -168,7 +168,8 @@ import lightning_augmix
 from lightning_augmix import AugmentAndMixTransform, apply_plan, augmix_image, sample_plan
 from lightning_augmix.kernels.jit import announcing
 from lightning_augmix.engines import numba_engine
-assert not numba_engine._augment.signatures
+from lightning_augmix.kernels import chains
+assert not chains.augment.signatures
 announced = []
 numba_engine.warm_up(lambda: announced.append("while warming up"))
 rgb, gray = np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), np.uint8)
