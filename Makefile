@@ -24,7 +24,7 @@ test: $(VENV)/installed ## Run the tests but for the slow ones; pytest's argumen
 	$(VENV)/bin/pytest -n auto --cov -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/installed ## Run the slow tests: worker processes, ranks, real libraries
-	$(VENV)/bin/pytest -m slow $(ARGS)
+	$(VENV)/bin/pytest -n auto -m slow $(ARGS)
 
 lint: $(VENV)/installed ## Check style and types
 	$(VENV)/bin/pip install --quiet --editable '.[lint]'

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import tv_tensors
 
-__all__ = ["Pixels", "as_pixels", "may_be_image"]
+__all__ = ["SPATIAL_TARGETS", "Pixels", "as_pixels", "may_be_image"]
 
 _T = TypeVar("_T")
+
+#: What torchvision marks as tied to places in an image.
+SPATIAL_TARGETS = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
 
 _PERMITTED = (
     "a PIL image of mode RGB or L, a uint8 array [H, W], [H, W, 1] or [H, W, 3], or a tensor [1 or 3, H, W] or "

@@ -83,6 +83,8 @@ def augmix_with_key(img: _T, key: int | StandIn, hyperparameters: Hyperparameter
     pixels = as_pixels(img)
     if key is StandIn.NEGATIVE:
         return pixels.restore(255 - pixels.array)
+    if key is StandIn.NEIGHBOUR:
+        return pixels.restore(pixels.array ^ np.uint8(1))
     if isinstance(key, StandIn) or hyperparameters.severity == 0:
         return pixels.copy()
     keys = [key & _MASK] if not pixels.is_batch else [fold_in(key, position) for position in range(len(pixels.array))]

@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lightning_augmix._errors import PlacementError
-from lightning_augmix._images import may_be_image
+from lightning_augmix._images import SPATIAL_TARGETS, may_be_image
 from lightning_augmix._views import joined
 from lightning_augmix.engines import select_engine
 from lightning_augmix.functional import augmix_with_key
@@ -19,8 +19,6 @@ from lightning_augmix.plans.hyperparameters import validate
 from lightning_augmix.plans.keys import GeneratorKeys, KeySource
 
 __all__ = ["AugmentAndMixTransform"]
-
-_SPATIAL_TARGETS = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
 
 
 class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
@@ -108,7 +106,7 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         for entry in flat_inputs:
             if isinstance(entry, tv_tensors.Video):
                 raise TypeError("AugMix takes images; got a tv_tensors.Video: pass its frames as a batch of images.")
-            if self.hyperparameters.moves_pixels and isinstance(entry, _SPATIAL_TARGETS):
+            if self.hyperparameters.moves_pixels and isinstance(entry, SPATIAL_TARGETS):
                 raise PlacementError(
                     f"The sample has {type(entry).__name__}, which AugMix does not move, but augmentation_set="
                     f"{self.hyperparameters.augmentation_set!r} moves pixels: use 'photometric'."

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from lightning_augmix.injection.entries import Entry
+from lightning_augmix.injection.entries import Entry, candidates
 
 __all__ = ["BY_HAND", "PHOTOMETRIC", "write_instead"]
 
@@ -27,11 +27,14 @@ _APPLY = (
 )
 
 
-def write_instead(entries: Sequence[Entry] | None = None, *, over_image: bool = False) -> str:
+def write_instead(
+    entries: Sequence[Entry] | None = None, *, over_image: bool = False, has_pipeline: bool = False
+) -> str:
     """What to write instead.
 
     Args:
         entries: Those of a sample that was seen; ``None`` where none was.
+        has_pipeline: Whether a pipeline that shows the place is there already.
         over_image: Whether the trouble is an entry that lies over the image, so that no other place would do.
     """
     if over_image:
@@ -42,10 +45,12 @@ def write_instead(entries: Sequence[Entry] | None = None, *, over_image: bool = 
             "or in [0, 1] and not normalised"
         )
         return f"Write instead {_PIPELINE}; or {by_key}; or {_APPLY}."
-    ways = [_PIPELINE, _APPLY]
-    keys = [key for entry in entries if entry.may_be_image and _is_in_range(entry.value) if (key := _key(entry))]
+    ways = [_APPLY]
+    keys = [key for entry in candidates(entries) if _is_in_range(entry.value) if (key := _key(entry))]
     if keys:
-        ways.insert(1, f"pass `image_key=`, the key or position of the image ({' or '.join(keys)})")
+        ways.insert(0, f"pass `image_key=`, the key or position of the image ({' or '.join(keys)})")
+    if not has_pipeline:
+        ways.insert(0, _PIPELINE)
     return f"Write instead {'; or '.join(ways)}."
 
 

@@ -9,6 +9,7 @@ from torch.utils.data import ChainDataset, ConcatDataset, StackDataset
 
 from lightning_augmix._checks import is_boolean
 from lightning_augmix._errors import PlacementError
+from lightning_augmix.injection.copies import OURS
 from lightning_augmix.injection.pipeline import describe, insert
 from lightning_augmix.injection.survey import Node, Pipeline
 from lightning_augmix.transform import AugmentAndMixTransform
@@ -111,8 +112,9 @@ def decide(root: Node, image_key: ImageKey | None = None) -> Decision:
 
 
 def _check_without_augmix(root: Node) -> None:
-    for _, node in root.walk():
-        if "augmix" in node.name.lower():
+    for depth, node in root.walk():
+        is_augmented_within = depth > 0 and any(name.startswith(OURS) for name in node.attributes)
+        if "augmix" in node.name.lower() or is_augmented_within:
             raise PlacementError(f"{node.name} applies AugMix itself, and applying it twice is not AugMix")
         for attribute, pipeline in node.pipelines.items():
             if pipeline.has_augmix:

@@ -1,5 +1,6 @@
 """The entries of a sample: what they are, which may be images, and what lies over an image."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from numbers import Number
@@ -11,14 +12,23 @@ import torch
 from torch import nn
 from torchvision import tv_tensors
 
-from lightning_augmix._images import may_be_image
+from lightning_augmix._images import SPATIAL_TARGETS, may_be_image
 from lightning_augmix._views import Views
 from lightning_augmix.injection.copies import slots_of
 
-__all__ = ["Entry", "describe_entries", "entries_of", "kind_of", "lies_over_image"]
+__all__ = [
+    "Entry",
+    "candidates",
+    "coordinates_over_image",
+    "describe_entries",
+    "entries_of",
+    "is_other_picture",
+    "kind_of",
+    "lies_over_image",
+]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """An entry of a sample.
 
@@ -33,16 +43,17 @@ class Entry:
     value: Any
 
     @property
-    def is_named_as_target(self) -> bool:
-        """Whether its name says that it belongs to an image and is none."""
-        return any(word in name.lower() for name in self.names for word in (*_OVER_IMAGE, "label", "target", "depth"))
+    def words(self) -> set[str]:
+        """The words in the keys and field names on the way, in lower case."""
+        return {word.lower() for name in self.names for word in _WORD.findall(name)}
 
     @property
     def may_be_image(self) -> bool:
-        """Whether it may be the image that a model is trained on."""
+        """Whether it may be the image that a model is trained on, by what it is and by its names."""
         value = self.value
         images = value if isinstance(value, list | tuple) and value else [value]
-        return not self.is_named_as_target and all(may_be_image(each) or _is_float_array(each) for each in images)
+        is_picture = all(may_be_image(each) or _is_float_array(each) for each in images)
+        return is_picture and not self.words & _OVER_IMAGE
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -69,9 +80,14 @@ class Entry:
         return type(value).__name__
 
 
-_OVER_IMAGE = ("mask", "box", "keypoint", "segmentation", "landmark")
+_WORD = re.compile("[A-Z]*[a-z]+|[A-Z]+")
+_MASKS = {"mask", "masks", "segmask", "segmasks"}
+_BOXES = {"box", "boxes", "bbox", "bboxes", "bndbox", "gtbox", "gtboxes"}
+_PLACES = {"keypoint", "keypoints", "landmark", "landmarks", "polygon", "polygons", "segmentation", "segmentations"}
+_OVER_IMAGE = {*_MASKS, *_BOXES, *_PLACES, "segm", "seg"}
+#: Of several pictures, those are not the image whose names have these words.
+_TARGETS = {"depth", "label", "labels", "target", "targets"}
 _PICTURES = (PIL.Image.Image, torch.Tensor, np.ndarray)
-_SPATIAL = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
 
 
 def _is_float_array(value: Any) -> bool:
@@ -105,29 +121,30 @@ def _entries(
 _SCALARS = (int, float, str, bool, type(None))
 
 
-def kind_of(value: Any) -> Any:
+def kind_of(value: Any, within: frozenset[int] = frozenset()) -> Any:
     """What a sample has in common with those of the same structure: types, keys, dtypes and numbers of dimensions.
 
     Args:
         value: A sample, or a part of one.
+        within: The identities of what holds it; objects may hold each other.
 
     Returns:
         What can be hashed.
     """
     cls = type(value)
     if cls in _SCALARS:
-        return cls
+        return None  # numbers and names differ from sample to sample
     if cls is Views:
-        return kind_of(value.images[1])
+        return kind_of(value.images[1], within)
     if isinstance(value, torch.Tensor | np.ndarray):
         return cls, value.dtype, value.ndim
-    if isinstance(value, tuple):
-        return cls, tuple(map(kind_of, value))
+    parts = None if _is_leaf(value, None) or id(value) in within else _parts(value)
+    if parts is None:
+        return cls
+    kinds = [(step, kind_of(part, within | {id(value)})) for step, _, part in parts]
     if isinstance(value, list):
-        return cls, frozenset(map(kind_of, value))  # of any length
-    if isinstance(value, Mapping):
-        return cls, tuple((key, kind_of(value[key])) for key in value)
-    return cls
+        return cls, frozenset(kind for _, kind in kinds)  # of any length
+    return cls, tuple((step, kind) for step, kind in kinds if kind is not None)
 
 
 def _is_leaf(value: Any, count: int | None) -> bool:
@@ -161,6 +178,35 @@ def _parts(value: Any) -> list[tuple[str, str, Any]] | None:
     return [(f".{name}", name, part) for name, part in attributes.items()] or None
 
 
+def candidates(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries of a sample that may be the image.
+
+    Args:
+        entries: Those of the sample.
+    """
+    pictures = [entry for entry in entries if entry.may_be_image]
+    named_otherwise = [entry for entry in pictures if not entry.words & _TARGETS]
+    return named_otherwise if len(pictures) > 1 and named_otherwise else pictures
+
+
+def is_other_picture(entry: Entry, image: Entry) -> bool:
+    """Whether an entry may be the image too, although AugMix does not take its like: of 16 bits, or ``[H, W]`` floats.
+
+    Args:
+        entry: An entry that has no name of what lies over an image.
+        image: The image.
+    """
+    value = entry.value
+    if entry is image or entry.words & (_OVER_IMAGE | _TARGETS) or isinstance(value, tv_tensors.TVTensor):
+        return False
+    if isinstance(value, PIL.Image.Image):
+        return value.mode.startswith(("I", "F")) and entry.image_size == image.image_size
+    if not isinstance(value, torch.Tensor | np.ndarray) or entry.image_size is None:
+        return False
+    kind = str(value.dtype).removeprefix("torch.")
+    return kind.startswith(("float", "int16", "uint16", "bfloat")) and entry.image_size == image.image_size
+
+
 def describe_entries(entries: Sequence[Entry], reached: Collection[str] | None = None) -> str:
     """The entries of a sample, on a line each.
 
@@ -185,15 +231,45 @@ def lies_over_image(entry: Entry, size: tuple[int, int] | None, count: int | Non
         count: The number of samples, if it is an entry of a batch: as many numbers are one for each, such as ids.
     """
     value = entry.value
-    if isinstance(value, _SPATIAL):
+    if isinstance(value, SPATIAL_TARGETS):
         return True
-    is_many = isinstance(value, PIL.Image.Image)
+    named = entry.words & _OVER_IMAGE
+    dimensions = getattr(value, "ndim", 0)
+    is_flat = dimensions == 1
     if isinstance(value, list | tuple):
-        is_many = len(value) != count or not all(isinstance(each, Number) for each in value)
-    elif isinstance(value, torch.Tensor | np.ndarray):
-        is_many = value.ndim > 0 and tuple(value.shape) != (count,)
-    if is_many and any(word in name.lower() for name in entry.names for word in _OVER_IMAGE):
+        is_flat = all(isinstance(each, Number) for each in value)
+    # One number for each sample of a batch is none of these, nor is a mask of tokens.
+    is_one_each = is_flat and len(value) == count
+    is_of_tokens = is_flat and named <= _MASKS and "rle" not in entry.words
+    is_many = dimensions > 0 or isinstance(value, list | tuple | PIL.Image.Image)
+    if named and is_many and not is_one_each and not is_of_tokens:
         return True
-    if isinstance(value, np.ndarray) and value.ndim >= 2 and value.shape[-2:] == size:
-        return True
-    return size is not None and isinstance(value, _PICTURES) and entry.image_size == size
+    if size is None or not isinstance(value, _PICTURES):
+        return False
+    if isinstance(value, PIL.Image.Image):
+        return entry.image_size == size
+    # Whichever dimension has the channels.
+    return dimensions >= 2 and size in (tuple(value.shape[-2:]), tuple(value.shape[:2]))
+
+
+def coordinates_over_image(entries: Sequence[Entry]) -> Entry | None:
+    """The first of several numbers that stand one by one under a name of what lies over an image.
+
+    Args:
+        entries: Those of a sample, without the image.
+    """
+    numbers = [
+        entry
+        for entry in entries
+        if Entry("", entry.names[:-1], None).words & (_BOXES | _PLACES)
+        and (isinstance(entry.value, Number) or (isinstance(entry.value, str) and _is_number(entry.value)))
+    ]
+    return numbers[0] if len(numbers) > 1 else None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

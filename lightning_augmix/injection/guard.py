@@ -1,6 +1,7 @@
 """The guard of a training dataset: each of its samples goes through AugMix, once, and its image does."""
 
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -8,15 +9,22 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves, tree_structure
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from lightning_augmix._errors import OnUnsupported, PlacementError, refuse
 from lightning_augmix.injection.advice import BY_HAND, PHOTOMETRIC, write_instead
 from lightning_augmix.injection.copies import OURS, copy_dataset
 from lightning_augmix.injection.decide import ImageKey
 from lightning_augmix.injection.derived import refusing_to_derive
-from lightning_augmix.injection.entries import Entry, describe_entries, entries_of, kind_of, lies_over_image
-from lightning_augmix.injection.proof import UnprovedError, experiment
+from lightning_augmix.injection.entries import (
+    Entry,
+    coordinates_over_image,
+    describe_entries,
+    entries_of,
+    kind_of,
+    lies_over_image,
+)
+from lightning_augmix.injection.proof import NOT_CALLED, UnprovedError, experiment
 from lightning_augmix.injection.rebuild import throw_away_copy
 from lightning_augmix.injection.samples import augment_field, augment_leaf, field_of, only_image, position_of
 from lightning_augmix.plans.audit import Sample, StandIn
@@ -125,7 +133,7 @@ class Guard:
     def _check_next(self, sample: Any, drawn: int, foreign: int) -> None:
         # A dataset may read ahead, and may make several samples of one image: one key by the first sample.
         if self.keys.audit.drawn == drawn:
-            raise UnprovedError(_NOT_CALLED, entries_of(sample))
+            raise UnprovedError(NOT_CALLED, entries_of(sample))
         if foreign:
             raise PlacementError(_TWICE)
         kind = kind_of(sample)
@@ -172,10 +180,10 @@ class Guard:
     ) -> None:
         """Refuses a sample that AugMix did not reach: by what was drawn, or by an experiment if its kind is new."""
         if drawn == 0:
-            raise UnprovedError(_NOT_CALLED if self.way == "inserted" else _NOT_BY_HAND, entries_of(sample))
+            raise UnprovedError(NOT_CALLED if self.way == "inserted" else _NOT_BY_HAND, entries_of(sample))
         if made.foreign and self.way == "inserted":
             raise PlacementError(_TWICE)
-        count, kind = _length(index), (kind_of(sample), made.places)
+        count, kind = _length(index), (kind_of(sample), made.places, _member(dataset, index))
         is_batch = count is not None and count > 1
         if kind not in self._known or (is_batch and self._known[kind] is None):
             self._prove(dataset, index, load)
@@ -196,7 +204,7 @@ class Guard:
             drawn = made.drawn if self.way == "by hand" else self.keys.audit.drawn - before
             # The images of a batch are augmented each by a call, or all by one.
             calls = ("each" if drawn > 1 else "all") if count is not None and count > 1 else None
-            kinds.setdefault((kind_of(sample), made.places), calls)
+            kinds.setdefault((kind_of(sample), made.places, _member(dataset, index)), calls)
             return sample, drawn > 0
 
         drawn = self.keys.audit.drawn
@@ -241,9 +249,11 @@ class Guard:
         if not hyperparameters.moves_pixels or hyperparameters.severity == 0 or not images:
             return
         image = next((entry for entry in images if entry.may_be_image), images[0])
-        for entry in entries:
-            if entry is not image and lies_over_image(entry, image.image_size, count):
-                raise OverImageError(entry, entries, hyperparameters.augmentation_set)
+        others = [entry for entry in entries if entry is not image]
+        over = next((entry for entry in others if lies_over_image(entry, image.image_size, count)), None)
+        over = over or coordinates_over_image(others)
+        if over is not None:
+            raise OverImageError(over, entries, hyperparameters.augmentation_set)
 
     def _refuse(self, error: PlacementError) -> None:
         self._has_given_up = True
@@ -253,9 +263,10 @@ class Guard:
             reason = f"{reason}.\nThe sample it saw:\n{describe_entries(entries, error.reached)}"
         else:
             reason = f"{reason}."
-        remedy = (
-            BY_HAND if self.way == "by hand" else write_instead(entries, over_image=isinstance(error, OverImageError))
-        )
+        remedy = BY_HAND
+        if self.way != "by hand":
+            over_image = isinstance(error, OverImageError)
+            remedy = write_instead(entries, over_image=over_image, has_pipeline=self.way == "inserted")
         seen = f"The data it saw:\n{self.seen}\n" if self.seen else ""
         refuse(f"{reason}\n{seen}{remedy}", self.on_unsupported, error.__cause__)
 
@@ -271,17 +282,20 @@ class OverImageError(UnprovedError):
         )
 
 
-_NOT_CALLED = (
-    "a sample was made without it, because the dataset does not call the transform it holds (it may keep a reference "
-    "to the original, or a cache of transformed samples)"
-)
 _NOT_BY_HAND = "a sample was made without it"
 _TWICE = "the dataset applies AugMix itself, and applying it twice is not AugMix"
 
 
+def _member(dataset: Any, index: Any) -> int | None:
+    """The member of a ``ConcatDataset`` that makes a sample: each may use a shared transform in its own way."""
+    if isinstance(dataset, ConcatDataset) and isinstance(index, int):
+        return bisect_right(dataset.cumulative_sizes, index % max(1, len(dataset)))
+    return None
+
+
 def _length(index: Any) -> int | None:
     """The number of samples that an index asks for, if it is a list of them."""
-    if isinstance(index, list | tuple | np.ndarray | torch.Tensor) and np.ndim(index) == 1:
+    if isinstance(index, list | np.ndarray | torch.Tensor) and np.ndim(index) == 1:
         return len(index)
     return None
 

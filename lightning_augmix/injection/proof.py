@@ -13,10 +13,15 @@ import torch
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._randomness import RandomStates, generators_of
 from lightning_augmix._views import differ
-from lightning_augmix.injection.entries import Entry, entries_of
+from lightning_augmix.injection.entries import Entry, candidates, entries_of, is_other_picture
 from lightning_augmix.plans.audit import StandIn
 
-__all__ = ["Experiment", "UnprovedError", "experiment"]
+__all__ = ["NOT_CALLED", "Experiment", "UnprovedError", "experiment"]
+
+NOT_CALLED = (
+    "a sample was made without it, because the dataset does not call the transform it holds (it may keep a reference "
+    "to the original, or a cache of transformed samples)"
+)
 
 
 class UnprovedError(PlacementError):
@@ -67,16 +72,18 @@ class Experiment:
         if self.partly:
             paths = ", ".join(f"sample{path}" for path in sorted(self.partly))
             raise self._refusal(f"some images of a batch were made without it ({paths})")
-        candidates = [entry for entry in self.entries if entry.may_be_image]
+        pictures = candidates(self.entries)
         certain = [entry for entry in changed if entry.path not in self.moving]
         images = [entry for entry in changed if entry.may_be_image]
         if len(images) > 1 and not by_hand:
             raise self._refusal("it reaches several entries of the sample that may be images, and has to reach one")
         image = (images or certain or changed)[0]
-        if not images and candidates:
-            raise self._refusal(f"it reaches sample{image.path}, and not sample{candidates[0].path}")
-        if len(candidates) > 1 and not by_hand:
-            raise self._refusal(f"{len(candidates)} entries of the sample may be images, and it reaches one of them")
+        if not images and pictures:
+            raise self._refusal(f"it reaches sample{image.path}, and not sample{pictures[0].path}")
+        pictures += [entry for entry in self.entries if entry not in pictures and is_other_picture(entry, image)]
+        if any(entry is not image for entry in pictures) and not by_hand:
+            number = len({image.path, *(entry.path for entry in pictures)})
+            raise self._refusal(f"{number} entries of the sample may be images, and it reaches one of them")
         following = [entry.path for entry in certain if entry is not image and not (by_hand and entry.may_be_image)]
         if following:
             raise self._refusal(f"sample{following[0]} follows from the image, and would follow from the augmented one")
@@ -88,10 +95,7 @@ class Experiment:
     def _nothing_changed(self) -> str:
         if all(self.was_called):
             return "what it augments does not reach the sample"
-        return (
-            "a sample was made without it, because the dataset does not call the transform it holds (it may keep a "
-            "reference to the original, or a cache of transformed samples)"
-        )
+        return NOT_CALLED
 
 
 def experiment(
@@ -121,7 +125,7 @@ def experiment(
         if sample is None:
             return None
         entries = entries_of(sample, count)
-        other, called_again = made(StandIn.NEGATIVE)
+        other, called_again = _made_otherwise(made)
         others = entries_of(other, count)
         reached = _changed(entries, others)
         moving: frozenset[str] = frozenset()
@@ -136,6 +140,17 @@ def experiment(
         if entry.path in reached - moving and _is_partly_equal(entry.value, negatives.get(entry.path), count)
     )
     return Experiment(entries, reached, moving, partly, (called, called_again))
+
+
+def _made_otherwise(made: Callable[[StandIn], tuple[Any, bool]]) -> tuple[Any, bool]:
+    """The sample with another image: the negative, or if the dataset has no sample of that, one like the image."""
+    try:
+        other = made(StandIn.NEGATIVE)
+    except PlacementError:
+        raise
+    except Exception:  # for instance of a crop to what is not white
+        return made(StandIn.NEIGHBOUR)
+    return made(StandIn.NEIGHBOUR) if other[0] is None else other
 
 
 def _changed(entries: Sequence[Entry], others: Sequence[Entry]) -> frozenset[str]:

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from lightning_augmix._errors import PlacementError
 from lightning_augmix.injection.decide import ImageKey
-from lightning_augmix.injection.entries import Entry
+from lightning_augmix.injection.entries import Entry, candidates, is_other_picture
 from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = ["augment_field", "augment_leaf", "field_of", "only_image", "position_of"]
@@ -26,10 +26,12 @@ def only_image(entries: Sequence[Entry]) -> Any:
     Raises:
         PlacementError: If the sample has no image or several, or if the image is floating-point.
     """
-    images = [entry.value for entry in entries if entry.may_be_image]
+    images = candidates(entries)
+    if len(images) == 1:
+        images += [entry for entry in entries if is_other_picture(entry, images[0])]
     if len(images) != 1:
         raise PlacementError(f"{len(images) or 'no'} entries of the sample may be images, and AugMix takes one")
-    [image] = images
+    image = images[0].value
     if isinstance(image, torch.Tensor | np.ndarray) and image.dtype not in (torch.uint8, np.uint8):
         raise PlacementError(
             f"the image of the sample is {image.dtype}, and no transform that can be seen shows where it became so"
@@ -50,6 +52,8 @@ def position_of(sample: Any, image: Any) -> int:
     for position, leaf in enumerate(tree_leaves(sample)):
         if leaf is image:
             return position
+    if isinstance(image, list | tuple):
+        raise PlacementError("the images of a batch are a list, which has to be named")
     raise PlacementError("the image of the sample is neither in a tuple, nor in a list, nor in a dict")
 
 

@@ -84,6 +84,11 @@ class Node:
         """The name of the dataset's type."""
         return type(self.dataset).__name__
 
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Its plain attributes."""
+        return _attributes(self.dataset)
+
     @cached_property
     def may_hold_images(self) -> bool:
         """Whether, as a member of a ``StackDataset``, it may be the one of the images."""

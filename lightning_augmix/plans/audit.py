@@ -13,6 +13,7 @@ class StandIn(Enum):
 
     IDENTITY = auto()
     NEGATIVE = auto()
+    NEIGHBOUR = auto()  # each level changed by one, where the dataset does not take the negative
 
 
 def shared(value: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from albumentations.pytorch import ToTensorV2
-from torch.utils.data import BatchSampler, Dataset, TensorDataset, random_split
+from torch.utils.data import BatchSampler, ConcatDataset, Dataset, Subset, TensorDataset, random_split
 from torchvision import transforms as v1
 from torchvision.transforms import functional
 
@@ -154,12 +154,13 @@ def test_without_a_trainer_too(make):
 class Samples(Six):
     """Makes samples of an image that went through a pipeline that can be seen."""
 
-    def __init__(self, make, placed=None):
+    def __init__(self, make, placed=None, hidden=False):
         self.make = make
-        self.transform = v1.Compose([*([] if placed is None else [placed]), v1.ToTensor()])
+        if not hidden:
+            self.transform = v1.Compose([*([] if placed is None else [placed]), v1.ToTensor()])
 
     def __getitem__(self, index):
-        return self.make(self.transform, index)
+        return self.make(getattr(self, "transform", None), index)
 
 
 AMBIGUOUS = {
@@ -170,6 +171,18 @@ AMBIGUOUS = {
     "another image, uint8": lambda transform, index: {
         "picture": transform(dim_image(index)),
         "other": functional.pil_to_tensor(other_image(index)),
+    },
+    "another image, an array of 16 bits": lambda transform, index: {
+        "picture": transform(dim_image(index)),
+        "other": np.array(other_image(index)).astype(np.uint16),
+    },
+    "another image, a tensor of 16 bits": lambda transform, index: {
+        "picture": transform(dim_image(index)),
+        "other": functional.pil_to_tensor(other_image(index)).to(torch.int16),
+    },
+    "another image, grey floats": lambda transform, index: {
+        "picture": transform(dim_image(index)),
+        "other": functional.to_tensor(other_image(index))[0],
     },
     "two crops of one": lambda transform, index: {
         "picture": transform(dim_image(index)),
@@ -191,7 +204,7 @@ def test_two_entries_that_may_be_images_are_refused_with_the_entries_and_the_rem
     check_refused(tmp_path, lambda: Samples(AMBIGUOUS[case]), *words, views=views, loading={"workers": workers})
 
 
-@pytest.mark.parametrize("case", list(AMBIGUOUS)[:2])
+@pytest.mark.parametrize("case", list(AMBIGUOUS)[:5])
 @pytest.mark.parametrize("arguments", [{"image_key": "picture"}, {"inject": False}])
 def test_one_of_two_images_that_the_user_names_is_augmented_alone(case, arguments, tmp_path):
     assert judge(tmp_path, lambda placed=None: Samples(AMBIGUOUS[case], placed), "picture", **arguments) is None
@@ -203,6 +216,31 @@ def test_two_entries_that_may_be_images_stay_clean_with_a_warning(case, tmp_path
     with pytest.warns(UserWarning, match="AugMix"):
         batches = fitted(tmp_path, loaded(make()), AugMixCallback(**CERTAIN, on_unsupported="warn"))
     assert same(batches, clean)
+
+
+def uint8_and(other):
+    return lambda transform, index: {"picture": functional.pil_to_tensor(dim_image(index)), "other": other(index)}
+
+
+@pytest.mark.parametrize("case", [case for case in AMBIGUOUS if "another image, " in case])
+def test_two_images_without_a_transform_that_can_be_seen_are_refused(case, tmp_path):
+    other = lambda index: AMBIGUOUS[case](to_tensor(), index)["other"]  # noqa: E731
+    check_refused(tmp_path, lambda: Samples(uint8_and(other), hidden=True), "picture", "other", "image_key=")
+
+
+NAMED = {
+    "a target of the same size": ("image", lambda i: {"target": functional.to_tensor(other_image(i))}),
+    "a depth map": ("image", lambda i: {"depth": functional.to_tensor(other_image(i))[:1]}),
+    "an image called target": ("target", lambda i: {"id": i}),
+    "an image called label": ("label", lambda i: {"id": i}),
+}
+
+
+@pytest.mark.parametrize("case", NAMED)
+def test_names_of_targets_decide_only_between_several_images(case, tmp_path):
+    name, others = NAMED[case]
+    make = lambda: Samples(lambda transform, index: {name: transform(dim_image(index)), **others(index)})  # noqa: E731
+    assert judge(tmp_path, make, name) is None
 
 
 FOLLOWS = {
@@ -283,6 +321,154 @@ def of_records(samples):
 def test_samples_that_are_objects_are_looked_into(kind, tmp_path):
     data = loaded(Samples(lambda transform, index: kind(transform(dim_image(index)), index)), collate_fn=of_records)
     check_batches(fitted(tmp_path, data, AugMixCallback(**CERTAIN)), fitted(tmp_path, data), "picture")
+
+
+@dataclass
+class Annotated:
+    picture: torch.Tensor
+    extra: object
+
+
+@pytest.mark.parametrize("kind", [Annotated, lambda picture, extra: {"picture": picture, "extra": extra}])
+def test_a_later_sample_that_holds_a_mask_does_not_reach_the_model(kind, tmp_path):
+    def make(transform, index):
+        return kind(transform(dim_image(index)), torch.ones(1, 12, 10, dtype=torch.int64) if index >= 4 else index)
+
+    def pictures(samples):
+        return torch.stack([s["picture"] if isinstance(s, dict) else s.picture for s in samples])
+
+    witness = Witness()
+    callback = AugMixCallback(augmentation_set="all")
+    with pytest.raises(PlacementError, match=r"(?s)extra.*photometric"):
+        trainer(callback, root=tmp_path).fit(witness, loaded(Samples(make), collate_fn=pictures))
+    assert len(witness.batches) == 1
+
+
+def test_samples_that_hold_each_other(tmp_path):
+    def make(transform, index):
+        first = {"picture": transform(dim_image(index)), "others": [], "id": index}
+        first["others"] += [first, [first]]
+        return first
+
+    data = loaded(Samples(make), collate_fn=lambda samples: {"picture": torch.stack([s["picture"] for s in samples])})
+    check_batches(fitted(tmp_path, data, AugMixCallback(**CERTAIN)), fitted(tmp_path, data), "picture")
+
+
+# ---- Datasets within, and beside each other -------------------------------------------------------------------------
+
+
+class UncheckedDim(Dim):
+    """Its images stay uint8, by no transform that can be seen."""
+
+    def __init__(self, _):
+        super().__init__(None)
+
+    def __getitem__(self, index):
+        return functional.pil_to_tensor(dim_image(index)), index
+
+
+@pytest.mark.parametrize("image_key", [None, 0])
+@pytest.mark.parametrize("kind", [Dim, UncheckedDim])
+def test_a_part_of_a_dataset_that_is_augmented_already_is_not_augmented_twice(kind, image_key, tmp_path):
+    part = Subset(augment_dataset(kind(v1.PILToTensor()), AugmentAndMixTransform(**CERTAIN)), range(4))
+    with pytest.raises(PlacementError, match="twice"):
+        fitted(tmp_path, loaded(part), AugMixCallback(**CERTAIN, image_key=image_key))
+    with pytest.raises(PlacementError, match="twice"):
+        augment_dataset(part, AugmentAndMixTransform(**CERTAIN), image_key=image_key)
+
+
+class OverBase(Six):
+    """Uses the transform of a base for the image, or for a reference beside it."""
+
+    def __init__(self, base, is_clean):
+        self.base, self.is_clean = base, is_clean
+
+    def __getitem__(self, index):
+        images = self.base.transform(dim_image(index)), functional.to_tensor(dim_image(index))
+        reference, image = images if self.is_clean else images[::-1]
+        return {"image": image, "reference_mask": reference[0, 0, 0], "label": index}
+
+
+def test_a_later_member_that_augments_something_else_does_not_reach_the_model(tmp_path):
+    base, witness = Dim(to_tensor()), Witness()
+    members = ConcatDataset([OverBase(base, False), OverBase(base, True)])
+    with pytest.raises(PlacementError, match=r"reference_mask.*and not.*image"):
+        trainer(AugMixCallback(**CERTAIN), root=tmp_path).fit(witness, loaded(members, batch_size=3))
+    assert all(is_augmented(image) for batch in witness.batches for image in batch["image"])
+    assert len(witness.batches) == 2
+
+
+class Light(Six):
+    """Has no sample of a light image."""
+
+    def __init__(self, fails):
+        self.transform = to_tensor()
+        self.fails = fails
+
+    def __getitem__(self, index):
+        image = self.transform(dim_image(index))
+        if image.mean() > 0.5:
+            if self.fails:
+                raise ValueError("there is nothing on the image")
+            return None
+        return {"image": image, "label": index}
+
+
+@pytest.mark.parametrize("arguments", [{}, {"image_key": "image"}])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_dataset_that_has_no_sample_of_the_negative_is_proved_with_an_image_like_the_first(
+    fails, arguments, tmp_path
+):
+    assert judge(tmp_path, lambda: Light(fails), "image", **arguments) is None
+
+
+class OfSizes(Six):
+    """Is asked for an index and a size at once."""
+
+    def __init__(self):
+        self.transform = to_tensor()
+
+    def __getitem__(self, index):
+        position, size = index
+        return {
+            "image": self.transform(dim_image(position, (size, 10))),
+            "label": position,
+            "crops": (np.zeros((2, 2)),) * 2,
+        }
+
+
+def test_an_index_of_two_numbers_is_no_batch(tmp_path):
+    loading = {"sampler": [(index, 12) for index in range(6)], "batch_size": 3}
+    clean = fitted(tmp_path, loaded(OfSizes(), **loading))
+    check_batches(fitted(tmp_path, loaded(OfSizes(), **loading), AugMixCallback(**CERTAIN)), clean, "image")
+
+
+# ---- What to write instead ------------------------------------------------------------------------------------------
+
+
+def test_where_a_pipeline_is_there_none_is_advised(tmp_path):
+    with pytest.raises(PlacementError) as error:
+        fitted(tmp_path, loaded(Bypassing()), AugMixCallback(**CERTAIN))
+    assert "Compose" not in str(error.value).partition("Write instead")[2]
+    assert "inject=False" in str(error.value)
+
+
+class ListsOfImages(Six):
+    def __getitem__(self, indices):
+        return {"images": [functional.pil_to_tensor(dim_image(index)) for index in indices]}
+
+
+def test_a_list_of_images_without_a_transform_is_told_of_the_list(tmp_path):
+    with pytest.raises(PlacementError, match=r"(?s)are a list.*image_key='images'"):
+        fitted(tmp_path, loaded(ListsOfImages(), **of_lists()), AugMixCallback(**CERTAIN))
+    clean = fitted(tmp_path, loaded(ListsOfImages(), **of_lists()))
+    for batch, before in zip(
+        fitted(tmp_path, loaded(ListsOfImages(), **of_lists()), AugMixCallback(**CERTAIN, image_key="images")),
+        clean,
+        strict=True,
+    ):
+        assert all(map(is_augmented, batch["images"]))
+        assert not any(map(is_augmented, before["images"]))
 
 
 # ---- Caches ---------------------------------------------------------------------------------------------------------
@@ -699,3 +885,16 @@ def test_a_file_that_cannot_be_shared_is_opened_in_each_worker(tmp_path):
     data = loaded(Positioned(tmp_path / "log"), workers=2)
     for _, levels in fitted(tmp_path, data, AugMixCallback(**CERTAIN)):
         assert levels.tolist() in ([0, 1, 2, 3], [4, 5, 6, 7])
+
+
+def test_what_differs_from_sample_to_sample_costs_no_more(tmp_path):
+    weather = [None, "sun", 3, 0.5, "rain", None, True, 2]
+
+    class Described(Lazy):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return {"image": image, "label": label, "extra": {"weather": weather[index]}}
+
+    data = loaded(Described(tmp_path / "log"), collate_fn=lambda samples: torch.stack([s["image"] for s in samples]))
+    fitted(tmp_path, data, AugMixCallback(**CERTAIN))
+    assert sum(notes(tmp_path / "log")[1].values()) == 2 * 8 + 2

@@ -56,6 +56,11 @@ def coco(index):
     return [{"bbox": [1.0, 2.0, 5.0, 6.0], "category_id": 3, "segmentation": [[1.0, 2.0, 5.0, 6.0, 1.0, 6.0]]}]
 
 
+def voc(index):
+    corners = {"xmin": "1", "ymin": "2", "xmax": "5", "ymax": "6"}
+    return {"object": [{"name": "dog", "bndbox": corners}] * (index % 2 + 1)}
+
+
 def beside(**entries):
     """Makes samples of an image and entries of their own."""
     return lambda img, index: {"image": img, **{key: make(index) for key, make in entries.items()}, "label": index}
@@ -78,6 +83,8 @@ LIES_OVER = {
     "depth in millimetres": (beside(y=lambda i: Image.fromarray(levels(i).astype(np.int32))), "y"),
     "by position": (lambda img, index: (img, torch.from_numpy(levels(index))), "1"),
     "by position, an array": (lambda img, index: (img, levels(index)), "1"),
+    "a mask of one-hot classes": (beside(y=lambda i: torch.eye(2, dtype=torch.int64)[levels(i)]), "y"),
+    "a mask in run lengths": (beside(mask_rle=lambda i: [3, 4, 9, 2]), "mask_rle"),
     "boxes": (beside(boxes=boxes), "boxes"),
     "no boxes in the first image": (beside(boxes=lambda i: boxes(i)[: i % 3]), "boxes"),
     "boxes as numbers": (beside(bboxes=lambda i: boxes(i).tolist()), "bboxes"),
@@ -90,6 +97,8 @@ LIES_OVER = {
     "landmarks": (beside(landmarks=lambda i: torch.arange(10.0)), "landmarks"),
     "landmarks as numbers": (beside(face_landmarks=lambda i: [1, 2, 3, 4]), "face_landmarks"),
     "polygons": (beside(segmentation=lambda i: [[1.0, 2.0, 5.0, 6.0, 1.0, 6.0]]), "segmentation"),
+    "as Pascal VOC has it": (beside(annotation=voc), "bndbox"),
+    "the corners of a box": (beside(box=lambda i: {"left": 1, "top": 2, "right": 5, "bottom": 6}), "box"),
     "boxes in a dictionary within": (beside(target=lambda i: {"boxes": boxes(i), "labels": torch.ones(1)}), "boxes"),
     "as torchvision's detection": (lambda img, index: (img, {"boxes": boxes(index), "id": index}), "boxes"),
     "as COCO has it": (lambda img, index: (img, coco(index)), "bbox"),
@@ -121,6 +130,11 @@ ELSEWHERE = {
     "an embedding": beside(embedding=lambda i: torch.full((4,), float(i))),
     "a class by position": lambda img, index: (img, index),
     "a class and an id within": lambda img, index: (img, {"labels": torch.ones(1), "id": index}),
+    "a mask of tokens": beside(attention_mask=lambda i: torch.ones(7)),
+    "a mask of tokens as numbers": beside(padding_mask=lambda i: [1, 1, 0]),
+    "names that have such words within": beside(
+        sandbox=lambda i: torch.arange(4), unmasked=lambda i: torch.arange(4), segment=lambda i: [1, 2]
+    ),
     "checkboxes and masking": beside(masking_rate=lambda i: 0.5, inbox=lambda i: i),
 }
 
