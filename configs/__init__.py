@@ -1,1 +1,1 @@
-"""The YAML files of the commands, installed as ``lightning_augmix.configs``; Hydra reads only packages."""
+"""The YAML files that every Hydra application sees, installed as ``lightning_augmix.configs``."""

@@ -1,12 +1,17 @@
 """Hydra schemas: the constructors' typed parameters, for YAML and the command line."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-__all__ = ["AugMixCallbackConfig", "AugmentAndMixTransformConfig", "DataConfig", "ModelConfig", "register"]
+from lightning_augmix import unread
+
+__all__ = ["AugMixCallbackConfig", "AugmentAndMixTransformConfig", "Watch", "register"]
 
 
 @dataclass
@@ -35,45 +40,31 @@ class AugMixCallbackConfig(AugmentAndMixTransformConfig):
     on_unsupported: str = "raise"
 
 
-@dataclass
-class DataConfig:
-    """Schema of :class:`lightning_augmix.commands.data.ImageDataModule`, which documents the fields."""
-
-    _target_: str = "lightning_augmix.commands.data.ImageDataModule"
-    dataset: str = "digits"
-    root: str = "data"
-    image_size: int = 32
-    batch_size: int = 128
-    num_workers: int = 2
-    train_images: int | None = None
-    download: bool = True
-    seed: int = 0
-
-
-@dataclass
-class ModelConfig:
-    """Schema of :class:`lightning_augmix.commands.model.Classifier`, which documents the fields."""
-
-    _target_: str = "lightning_augmix.commands.model.Classifier"
-    architecture: str = "small_resnet"
-    views: int = 0
-    consistency_weight: float = 12.0
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-
-
-@cache
 def register() -> None:
-    """Registers the schemas as ``augmix_schema`` in the config groups augmix, transform, data and model.
+    """Registers the schema that the configs of ``configs/`` build on, where Hydra lists no group of an application."""
+    schema = OmegaConf.structured(AugMixCallbackConfig)
+    with open_dict(schema):
+        schema.defaults = ["/hydra/lightning_augmix/watch@_global_.hydra.callbacks.lightning_augmix", "_self_"]
+    watch = {"_target_": f"{Watch.__module__}.{Watch.__name__}"}
+    for name, node in (("callback", schema), ("watch", watch)):
+        ConfigStore.instance().store(name, node, "hydra/lightning_augmix", provider="lightning-augmix")
 
-    The name is specific because all Hydra applications in a process share the store.
-    """
-    schemas = {
-        "augmix": AugMixCallbackConfig,
-        "transform": AugmentAndMixTransformConfig,
-        "data": DataConfig,
-        "model": ModelConfig,
-    }
-    for group, schema in schemas.items():
-        ConfigStore.instance().store(group=group, name="augmix_schema", node=schema, provider="lightning_augmix")
+
+class Watch(Callback):
+    """A Hydra callback that comes with the published configs, see :mod:`lightning_augmix.unread`."""
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Notes where the configuration of the job has AugMixCallback."""
+        unread.expect(list(_callbacks_in(OmegaConf.to_container(config), "")))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Forgets it."""
+        unread.expect([])
+
+
+def _callbacks_in(node: Any, key: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        if node.get("_target_") == AugMixCallbackConfig._target_:
+            yield key
+        for name, part in node.items():
+            yield from _callbacks_in(part, f"{key}.{name}".removeprefix("."))

@@ -4,30 +4,29 @@ import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf, ValidationError
 
 from lightning_augmix import AugmentAndMixTransform, AugMixCallback
-from lightning_augmix.config import (
-    AugmentAndMixTransformConfig,
-    AugMixCallbackConfig,
-    DataConfig,
-    ModelConfig,
-    register,
-)
+from lightning_augmix.commands.schemas import DataConfig, ModelConfig, register
+from lightning_augmix.config import AugmentAndMixTransformConfig, AugMixCallbackConfig
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = ROOT / "configs"
-OPTIONS = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml"))
+COMMANDS = ROOT / "lightning_augmix" / "commands" / "configs"
+OPTIONS = sorted(
+    (path.parent.name, path.stem) for root in (ROOT / "configs", COMMANDS) for path in root.glob("*/*.yaml")
+)
 
 
 @pytest.fixture(autouse=True)
 def configs():
     register()
-    with initialize_config_module("lightning_augmix.configs", version_base="1.3"):
+    with initialize_config_module("lightning_augmix.commands.configs", version_base="1.3"):
         yield
 
 
@@ -42,16 +41,15 @@ def test_schemas_mirror_their_constructors(schema):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_of_every_group_composes(group, option):
-    if (group, option) == ("callbacks", "augmix"):
-        cfg = compose("train", ["callbacks=augmix"])
-        assert isinstance(instantiate(cfg.callbacks.augmix), AugMixCallback)
-        return
-    if group == "experiment":
-        cfg = compose("train", [f"experiment={option}"])
-        assert (cfg.augmix is None) is option.endswith("_standard")
-        return
     cfg = compose("train", [f"{group}={option}"])
-    assert (cfg.augmix is None) is ((group, option) == ("augmix", "off"))
+    is_off = (group, option) in (("augmix", "off"), ("experiment", "fashion_mnist_standard"))
+    for node in [cfg.augmix, *([cfg.callbacks.augmix] if option.startswith("augmix") else [])]:
+        assert isinstance(instantiate(node), AugMixCallback) is not is_off
+
+
+def test_off_is_a_callback_that_does_nothing():
+    off = instantiate(compose("train", ["augmix=off"]).augmix)
+    assert type(off) is pl.Callback
 
 
 def test_every_group_of_the_schema_is_there():
@@ -101,7 +99,8 @@ def test_a_set_is_a_name_or_a_list(given):
 
 def test_the_transform_has_a_schema_too():
     assert isinstance(instantiate(AugmentAndMixTransformConfig(severity=2)), AugmentAndMixTransform)
-    assert compose(overrides=["+transform=augmix_schema", "transform.width=5"]).transform.width == 5
+    with pytest.raises(ValidationError):
+        OmegaConf.merge(AugmentAndMixTransformConfig, {"width": "wide"})
 
 
 @pytest.mark.parametrize("override", ["augmix.sevrity=3", "augmix.severity=high", "augmix.width=2.5", "data.rooot=x"])
@@ -119,7 +118,7 @@ def test_an_application_of_ones_own_finds_the_configs(tmp_path):
     assert "severity=2.0, width=3, depth=-1, alpha=1.0, augmentation_set='safe'" in run()
     assert "severity=5.0" in run("augmix.severity=5")
     assert "augmentation_set='all'" in run("augmix=default")
-    assert "callbacks: []" in run("augmix=off")
+    assert "AugMix" not in run("augmix=off")
 
 
 def test_a_callbacks_group_can_take_the_callback(tmp_path):

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     print("epochs:", cfg.epochs)
-    callbacks = [] if cfg.augmix is None else [instantiate(cfg.augmix)]
-    print("callbacks:", [callback.transform for callback in callbacks])
+    callbacks = [instantiate(cfg.augmix)]
+    print("callbacks:", [getattr(callback, "transform", callback) for callback in callbacks])
 
 
 if __name__ == "__main__":

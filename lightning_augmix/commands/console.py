@@ -13,7 +13,7 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_augmix.config import register
+from lightning_augmix.commands.schemas import register
 
 __all__ = ["UsageError", "build", "hydra_command", "log_through_hydra", "readable_errors", "usage_errors"]
 
@@ -41,7 +41,7 @@ def hydra_command(command: str, config: str, job: Callable[[Any], Any]) -> Calla
         The function to call from the command line.
     """
 
-    @hydra.main(version_base="1.3", config_path="pkg://lightning_augmix.configs", config_name=config)
+    @hydra.main(version_base="1.3", config_path="pkg://lightning_augmix.commands.configs", config_name=config)
     def application(cfg: Any) -> Any:
         with readable_errors(command):
             return job(cfg)

@@ -32,8 +32,7 @@ def train(cfg: "DictConfig") -> float:
     pl.seed_everything(cfg.seed, workers=True)
     data = build(cfg.data)
     callbacks = [build(callback) for callback in cfg.callbacks.values()]
-    if cfg.augmix is not None:
-        callbacks.append(build(cfg.augmix))
+    callbacks.append(build(cfg.augmix))
     model = build(cfg.model, num_classes=data.num_classes)
     logger = CSVLogger(HydraConfig.get().runtime.output_dir, name="logs", version="")
     trainer = build(cfg.trainer, callbacks=callbacks, logger=logger)
@@ -59,7 +58,8 @@ def _print_table(cfg: "DictConfig", accuracy: float, epochs: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    augmix = "off" if cfg.augmix is None else f"severity {cfg.augmix.severity:g}, set {cfg.augmix.augmentation_set}"
+    is_on = "severity" in cfg.augmix
+    augmix = f"severity {cfg.augmix.severity:g}, set {cfg.augmix.augmentation_set}" if is_on else "off"
     table = Table(title="Clean accuracy", title_justify="left")
     for column in ("data", "model", "AugMix", "epochs", "test accuracy"):
         table.add_column(column)

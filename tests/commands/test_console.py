@@ -9,7 +9,7 @@ from lightning_augmix.config import register
 
 def compose_and_instantiate(override, node):
     register()
-    with readable_errors("augmix-x"), initialize_config_module("lightning_augmix.configs", version_base="1.3"):
+    with readable_errors("augmix-x"), initialize_config_module("lightning_augmix.commands.configs", version_base="1.3"):
         build(compose("train", [override])[node])
 
 

@@ -1,0 +1,53 @@
+"""A configuration that has AugMix in an application that does not read it there: the fit is refused.
+
+``+augmix=default`` composes in any Hydra application, also in one that reads only ``callbacks`` and would train without
+AugMix. The published configs note that a job has them (:class:`lightning_augmix.config.Watch`), and Lightning asks for
+callbacks of every Trainer at its entry point ``callbacks_factory``: there is one if nothing was made of these configs.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+__all__ = ["callbacks", "expect", "was_read"]
+
+#: Where the configuration of this job has AugMixCallback, until one is made.
+_unread: list[str] = []
+
+
+def expect(keys: Sequence[str]) -> None:
+    """Notes where the configuration of a job has AugMixCallback.
+
+    Args:
+        keys: The keys of its nodes; none if it has none.
+    """
+    _unread[:] = keys
+
+
+def was_read() -> None:
+    """Notes that an AugMixCallback was made."""
+    _unread.clear()
+
+
+def callbacks() -> "list[pl.Callback]":
+    """What Lightning adds to every Trainer: nothing, unless AugMix is configured and was not made."""
+    if not _unread:
+        return []
+    import lightning.pytorch as pl
+
+    class AugMixIsUnread(pl.Callback):
+        """Refuses a fit."""
+
+        def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+            if stage == "fit" and _unread:
+                key = _unread[0]
+                raise ValueError(
+                    f"The configuration has AugMixCallback at `{key}`, and the application makes none of it: it would "
+                    "train without AugMix. Write `callbacks=[default,augmix]` instead, for applications that "
+                    f"instantiate their group `callbacks`; or give the Trainer `hydra.utils.instantiate(cfg.{key})`; "
+                    "or leave it out."
+                )
+
+    return [AugMixIsUnread()]
