@@ -9,24 +9,24 @@ ARGS ?=
 help: ## Print this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
-install: $(VENV)/installed ## Create .venv and install the package into it, with what the tests need
+install: $(VENV)/installed-cli ## Create .venv and install the package into it, with its commands
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed-%: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --upgrade pip
-	$(VENV)/bin/pip install --quiet --editable '.[test]'
+	$(VENV)/bin/pip install --quiet --editable '.[$*]'
 	touch $@
 
-train: $(VENV)/installed ## Train on the digits; overrides in ARGS, for instance ARGS='augmix.severity=5'
+train: $(VENV)/installed-cli ## Train on the digits; overrides in ARGS, for instance ARGS='augmix.severity=5'
 	$(VENV)/bin/augmix-train $(ARGS)
 
-test: $(VENV)/installed ## Run the tests but for the slow ones; pytest's arguments in ARGS, for instance ARGS="-k callback"
+test: $(VENV)/installed-test ## Run the tests but for the slow ones; pytest's arguments in ARGS, for instance ARGS="-k callback"
 	$(VENV)/bin/pytest -n auto --cov -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/installed ## Run the slow tests: worker processes, ranks, real libraries
+test-slow: $(VENV)/installed-test ## Run the slow tests: worker processes, ranks, real libraries
 	$(VENV)/bin/pytest -n auto -m slow $(ARGS)
 
-lint: $(VENV)/installed ## Check style and types
+lint: $(VENV)/installed-test ## Check style and types
 	$(VENV)/bin/pip install --quiet --editable '.[lint]'
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -34,7 +34,7 @@ lint: $(VENV)/installed ## Check style and types
 
 # Both packages own the folder PIL, so one has to go before the other comes; pip then says that torchvision misses
 # pillow, which is only the name. Needs the headers of zlib and libjpeg.
-simd: $(VENV)/installed ## Replace Pillow by Pillow-SIMD in .venv, built for AVX2 where the processor has it
+simd: $(VENV)/installed-test ## Replace Pillow by Pillow-SIMD in .venv, built for AVX2 where the processor has it
 	$(VENV)/bin/pip uninstall --quiet --yes pillow pillow-simd
 	CC="cc $$(grep -qsw avx2 /proc/cpuinfo && echo -mavx2)" \
 		$(VENV)/bin/pip install --quiet --no-cache-dir --no-binary pillow-simd pillow-simd

@@ -3,16 +3,36 @@
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from lightning_augmix import AugMixCallback, JSDLoss, evaluate_robustness
-from lightning_augmix.commands.data import Digits
 from lightning_augmix.robustness.computed import compute_corruptions
 
 TO_INPUT = v2.Compose([v2.Resize((16, 16)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
+
+
+class Digits(Dataset[Any]):
+    """scikit-learn's handwritten digits, of which every fifth is for testing."""
+
+    def __init__(self, train: bool, transform: Any = None) -> None:
+        digits = load_digits()
+        chosen = (np.arange(len(digits.target)) % 5 > 0) == train
+        self.images = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)
+        self.targets = digits.target[chosen].tolist()
+        self.transform = transform
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = Image.fromarray(self.images[index])
+        return image if self.transform is None else self.transform(image), self.targets[index]
+
+    def __len__(self) -> int:
+        return len(self.targets)
 
 
 class DigitClassifier(pl.LightningModule):

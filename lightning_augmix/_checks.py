@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["boolean", "integer", "is_boolean", "number", "one_of"]
+__all__ = ["boolean", "integer", "is_boolean", "number", "one_of", "string"]
 
 
 def integer(name: str, value: Any, *, at_least: int | None = None, also: int | None = None, remedy: str = "") -> int:
@@ -107,6 +107,24 @@ def one_of(name: str, value: Any, permitted: Sequence[str], remedy: str = "") ->
         raise ValueError(
             _message(name, f"{', '.join(map(repr, permitted[:-1]))} or {permitted[-1]!r}", repr(value), remedy)
         )
+    return value
+
+
+def string(name: str, value: Any) -> str:
+    """Checks that an argument is a string.
+
+    Args:
+        name: The argument's name.
+        value: What was given.
+
+    Returns:
+        The string.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if not isinstance(value, str):
+        raise TypeError(_message(name, "a string", f"{value!r} of type {type(value).__name__}"))
     return value
 
 

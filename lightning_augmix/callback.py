@@ -73,11 +73,6 @@ class AugMixCallback(pl.Callback):
 
     Attributes:
         transform: The transform that is copied into each training pipeline, or that you place with ``inject=False``.
-        views: See above.
-        seed: The seed.
-        image_key: See above.
-        inject: See above.
-        on_unsupported: See above.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -139,8 +134,6 @@ class AugMixCallback(pl.Callback):
                 "Expected one AugMixCallback in the Trainer's `callbacks`; got several, and applying AugMix twice is "
                 "not AugMix: remove all but one."
             )
-        for logger in trainer.loggers:
-            logger.log_hyperparams({"augmix": {**self.settings, "engine": self.transform.engine}})
         message = "AugMix compiles its operations, once on this machine: some 15 seconds."
         select_engine(self.transform.engine).warm_up(lambda: rank_zero_info(message))
         self._session, self._pass = Session(trainer, self), None
@@ -190,8 +183,10 @@ class AugMixCallback(pl.Callback):
         session.check_epoch()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tells worker processes the epoch; Lightning iterates over the loaders after this."""
-        self._session_of(trainer).advance_epoch()
+        """Tells loggers the hyperparameters, and workers the epoch; Lightning iterates over the loaders after this."""
+        session = self._session_of(trainer)
+        session.tell_loggers()
+        session.advance_epoch()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

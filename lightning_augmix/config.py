@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -55,11 +55,9 @@ class Watch(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Notes where the configuration of the job has AugMixCallback."""
-        unread.expect(list(_callbacks_in(OmegaConf.to_container(config), "")))
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Forgets it."""
-        unread.expect([])
+        running = HydraConfig.instance().cfg
+        keys = list(_callbacks_in(OmegaConf.to_container(config), ""))
+        unread.expect(keys, lambda: HydraConfig.instance().cfg is running)
 
 
 def _callbacks_in(node: Any, key: str) -> Iterator[str]:

@@ -22,9 +22,9 @@ class Operation:
     Attributes:
         name: The name in plans and in lists of operations.
         unit: The unit of the parameter, for display: degrees, pixels, bits, …
-        law: How the parameter is drawn, see above.
-        scale: See above.
-        offset: See above.
+        law: How the parameter is drawn: one of the three above.
+        scale: What ``L / 10``, or a factor above 1, is multiplied by.
+        offset: The first term of a ``"level"``: the parameter without any intensity.
         signed: Whether the second term is negated with probability ½.
         integer: Whether the second term is truncated, and the parameter an ``int``.
         extent: The side of the image that the second term is scaled with, in pixels; ``None`` for 1.

@@ -43,7 +43,6 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
 
     Attributes:
         hyperparameters: The validated hyperparameters.
-        engine: The name of the engine.
         keys: Where the keys of plans come from; torch's default generator unless replaced.
         views: 0, or the number of augmented views that an image becomes beside itself; see
             :class:`~lightning_augmix.AugMixCallback`, which sets it.

@@ -5,7 +5,7 @@ AugMix. The published configs note that a job has them (:class:`lightning_augmix
 callbacks of every Trainer at its entry point ``callbacks_factory``: there is one if nothing was made of these configs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,17 +13,19 @@ if TYPE_CHECKING:
 
 __all__ = ["callbacks", "expect", "was_read"]
 
-#: Where the configuration of this job has AugMixCallback, until one is made.
+# Where the configuration of a job has AugMixCallback, until one is made, and whether the job runs.
 _unread: list[str] = []
+_runs: list[Callable[[], bool]] = []
 
 
-def expect(keys: Sequence[str]) -> None:
+def expect(keys: Sequence[str], runs: Callable[[], bool]) -> None:
     """Notes where the configuration of a job has AugMixCallback.
 
     Args:
         keys: The keys of its nodes; none if it has none.
+        runs: Tells whether the job still runs.
     """
-    _unread[:] = keys
+    _unread[:], _runs[:] = keys, [runs]
 
 
 def was_read() -> None:
@@ -31,9 +33,13 @@ def was_read() -> None:
     _unread.clear()
 
 
+def _is_unread() -> bool:
+    return bool(_unread) and all(runs() for runs in _runs)
+
+
 def callbacks() -> "list[pl.Callback]":
     """What Lightning adds to every Trainer: nothing, unless AugMix is configured and was not made."""
-    if not _unread:
+    if not _is_unread():
         return []
     import lightning.pytorch as pl
 
@@ -41,7 +47,7 @@ def callbacks() -> "list[pl.Callback]":
         """Refuses a fit."""
 
         def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-            if stage == "fit" and _unread:
+            if stage == "fit" and _is_unread():
                 key = _unread[0]
                 raise ValueError(
                     f"The configuration has AugMixCallback at `{key}`, and the application makes none of it: it would "

@@ -13,6 +13,7 @@ def fixture_of(name, main):
         def run(*arguments):
             monkeypatch.chdir(tmp_path)
             monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+            monkeypatch.setenv("COLUMNS", "120")
             main()
             printed = capfd.readouterr()
             return printed.out + printed.err

@@ -1,4 +1,5 @@
 import os
+import resource
 
 import pytest
 from hypothesis import settings
@@ -15,3 +16,12 @@ settings.load_profile("suite")
 @pytest.fixture(autouse=True, scope="session")
 def _compiled():
     numba_engine.warm_up()
+
+
+@pytest.fixture
+def full_disk():
+    """Files of this process can hold one byte; Python ignores the signal, so that writing raises."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

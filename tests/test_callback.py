@@ -5,7 +5,6 @@ import logging
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger
 from lightning_utilities.core import rank_zero
 from torch.utils.data import ConcatDataset
 from torchvision import transforms
@@ -172,23 +171,6 @@ def test_it_tells_once_where_it_was_inserted(tmp_path):
     assert [record.levelno for record in told] == [logging.INFO]
     message = told[0].getMessage()
     assert "Dim.transform\n  before: Compose(ToTensor())\n  after:  Compose(AugmentAndMixTransform(" in message
-
-
-def test_hyperparameters_go_to_the_logger(tmp_path):
-    logger = CSVLogger(tmp_path)
-    trainer(
-        AugMixCallback(2, augmentation_set=["rotate"], seed=5), root=tmp_path, logger=logger, log_every_n_steps=1
-    ).fit(Recorder(), datamodule=Data())
-    assert logger.experiment.hparams["augmix"] == {
-        "severity": 2.0,
-        "width": 3,
-        "depth": -1,
-        "alpha": 1.0,
-        "augmentation_set": ["rotate"],
-        "engine": "auto",
-        "views": 0,
-        "seed": 5,
-    }
 
 
 def test_an_opaque_pipeline_is_an_error_before_the_first_batch(tmp_path):

@@ -4,7 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lightning_augmix._checks import boolean, integer, number, one_of
+from lightning_augmix._checks import boolean, integer, number, one_of, string
 
 
 @pytest.mark.parametrize("kind", [int, np.int64, np.int8, np.uint16])
@@ -76,3 +76,10 @@ def test_booleans():
     for value in (0, 1, None, "yes"):
         with pytest.raises(TypeError, match="`inject` to be True or False; got "):
             boolean("inject", value)
+
+
+@pytest.mark.parametrize("value", [None, 3, b"name", ["name"]])
+def test_what_is_no_string_is_refused(value):
+    assert string("name", "jsd") == "jsd"
+    with pytest.raises(TypeError, match=r"Expected argument `name` to be a string; got .* of type "):
+        string("name", value)

@@ -53,7 +53,8 @@ def test_off_is_a_callback_that_does_nothing():
 
 
 def test_every_group_of_the_schema_is_there():
-    assert {group for group, _ in OPTIONS} == {"augmix", "callbacks", "data", "experiment", "model", "trainer"}
+    groups = {"augmix", "callbacks", "data", "experiment", "hparams_search", "logger", "model", "trainer"}
+    assert {group for group, _ in OPTIONS} == groups
 
 
 @pytest.mark.parametrize(

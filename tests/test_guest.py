@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -110,8 +111,12 @@ def paths(tmp_path_factory):
         origin = Path(find_spec(name).origin)
         origin = origin.parent if origin.name == "__init__.py" else origin
         (hydra / origin.name).symlink_to(origin)
+    # A folder `build` of earlier times would go into the wheel.
+    source = shutil.copytree(
+        ROOT, folder / "source", ignore=shutil.ignore_patterns("build", ".*", "outputs", "multirun")
+    )
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT], check=True)
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, source], check=True)
     (wheel,) = folder.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", folder / "ours", wheel], check=True)
     return {"without": [hydra], "with": [hydra, folder / "ours"]}

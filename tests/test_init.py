@@ -1,10 +1,14 @@
 import importlib
+import inspect
 import subprocess
 import sys
 
+import docstring_parser
 import pytest
 
 import lightning_augmix
+from lightning_augmix import AugmentAndMixTransform, AugMixCallback, AugMixPlan, JSDLoss, RobustnessReport
+from lightning_augmix.operations import Operation
 
 PUBLIC = [
     "AugMixCallback",
@@ -32,6 +36,20 @@ def test_the_public_names_are_these_and_exist():
         module = getattr(value, "__module__", "lightning_augmix.operations")
         assert value is getattr(importlib.import_module(module), name)
         assert name == "augmentation_sets" or value.__doc__
+
+
+@pytest.mark.parametrize(
+    "public", [AugMixCallback, AugMixPlan, AugmentAndMixTransform, JSDLoss, Operation, RobustnessReport]
+)
+def test_every_argument_is_explained_where_tools_look_for_it(public):
+    # jsonargparse shows what docstring-parser finds, and of two entries of one name, be it in `Attributes`, the last.
+    entries = docstring_parser.parse(public.__doc__).params
+    texts = {entry.arg_name: entry.description for entry in entries}
+    assert len(texts) == len(entries)
+    for parameter in inspect.signature(public).parameters:
+        assert len(texts[parameter].split()) > 3
+        assert "see above" not in texts[parameter].lower()
+        assert texts[parameter].endswith((".", "…"))
 
 
 def test_any_other_name_is_an_error():

@@ -1,5 +1,6 @@
 """AugMix that is configured and not read: the fit is refused."""
 
+import os
 import subprocess
 import sys
 
@@ -44,7 +45,8 @@ def run(tmp_path):
 
     def run(*overrides):
         command = [sys.executable, "main.py", *overrides]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         return done.stdout + done.stderr, done.returncode
 
     return run
@@ -80,9 +82,9 @@ def test_optunas_sweeper_over_the_severity(run):
 
 @pytest.fixture
 def expecting():
-    unread.expect(["augmix"])
+    unread.expect(["augmix"], lambda: True)
     yield
-    unread.expect([])
+    unread.was_read()
 
 
 @pytest.mark.usefixtures("expecting")
@@ -98,4 +100,6 @@ def test_what_does_not_train_is_not_refused(tmp_path):
 
 
 def test_nothing_is_added_to_a_trainer_otherwise():
+    assert unread.callbacks() == []
+    unread.expect(["augmix"], lambda: False)  # of a job that ended
     assert unread.callbacks() == []

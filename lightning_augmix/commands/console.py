@@ -1,24 +1,54 @@
 """What the commands share: Hydra, and one readable line instead of a traceback for the user's mistakes."""
 
+import difflib
 import logging
 import os
+import re
 import signal
 import sys
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from importlib.resources import files
+from itertools import count
+from typing import Any, NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_augmix import __version__
+from lightning_augmix._errors import PlacementError
+from lightning_augmix._extras import EXTRAS, require
+from lightning_augmix._text import printable
+from lightning_augmix.commands import sweeps
+from lightning_augmix.commands.help import described
 from lightning_augmix.commands.schemas import register
 
-__all__ = ["UsageError", "build", "hydra_command", "log_through_hydra", "readable_errors", "usage_errors"]
+__all__ = ["Terminated", "UsageError", "build", "hydra_command", "log_through_hydra", "readable_errors", "usage_errors"]
 
 # Lines in which Hydra and OmegaConf explain their internals.
 _INSIDES = ("full_key:", "object_type=", "reference_type=", "Config search path:", "provider=", "Set the environment")
+# What is no fault of the user's run and offers no choice.
+_ADVERTISEMENTS = (
+    "💡 Tip",
+    "Detected KeyboardInterrupt",
+    "Received SIGTERM",
+    "`weights_only` was not set",
+)
+_KNOWN_WARNINGS = (
+    ".*isinstance.treespec, LeafSpec",  # Lightning with a newer torch
+    ".*Checkpoint directory .* exists and is not empty",  # a run that is resumed in its own folder
+    ".*The dirpath has changed",  # a run that is resumed in another
+    ".*does not have many workers",  # data.num_workers is for the user to choose
+    ".*The number of training batches .* is smaller than the logging interval",
+    "(?s).*(version_base parameter|register_new_resolver|_execution_whitelist_)",  # Hydra 1.4, which permits them still
+)
 
 
 # The commands whose context this process is in: at most two, around the application and around its job.
@@ -34,39 +64,95 @@ def hydra_command(command: str, config: str, job: Callable[[Any], Any]) -> Calla
 
     Args:
         command: The name of the command, for messages.
-        config: The name of its configuration in ``configs/``.
+        config: The name of its configuration in ``commands/configs/``.
         job: The function.
 
     Returns:
         The function to call from the command line.
     """
+    _quiet_warnings()
 
     @hydra.main(version_base="1.3", config_path="pkg://lightning_augmix.commands.configs", config_name=config)
     def application(cfg: Any) -> Any:
         with readable_errors(command):
+            require("this command", "cli", *EXTRAS["cli"])
+            _check_keys(cfg, config)
             return job(cfg)
 
     def main() -> None:
         register()
-        with readable_errors(command):
-            application()
+        OmegaConf.register_new_resolver("new_folder", _new_folder, replace=True, use_cache=True)
+        signal.signal(signal.SIGTERM, _terminate)
+        arguments = sys.argv[1:]
+        with readable_errors(command), _closed_pipes():
+            if "--version" in arguments:
+                print(command, __version__)
+            elif "--help" in arguments or "-h" in arguments:
+                print(described(config, [each for each in arguments if not each.startswith("-")]))
+            else:
+                with sweeps.table_at_the_end():
+                    application()
 
     return main
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM."""
+
+
+def _terminate(number: int, frame: Any) -> NoReturn:
+    raise Terminated
+
+
+def _check_keys(cfg: Any, config: str) -> None:
+    own: Any = OmegaConf.create(
+        files("lightning_augmix.commands.configs").joinpath(f"{config}.yaml").read_text("utf-8")
+    )
+    groups = [next(iter(entry)) for entry in own.get("defaults", []) if not isinstance(entry, str)]
+    known = sorted({*own, *groups} - {"defaults", "hydra"})
+    for key in cfg:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise UsageError(f"There is no key {key!r}{hint}; the keys are {', '.join(known)}.")
+
+
+def _new_folder(path: str) -> str:
+    """Makes a folder that was not there: of this name, or with -2, -3 and so on after it."""
+    for number in count(1):
+        name = path if number == 1 else f"{path}-{number}"
+        try:
+            os.makedirs(name)
+        except FileExistsError:
+            continue
+        break
+    return name
+
+
+@contextmanager
+def _closed_pipes() -> Iterator[None]:
+    """Ends as other programs do where what reads the output has ended, such as ``head``."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
 @contextmanager
 def readable_errors(command: str) -> Iterator[None]:
-    """Turns errors in composing and instantiating a configuration into one line on standard error, exit status 1.
+    """Turns errors that are the user's to mend into one line on standard error, exit status 1.
 
-    An interrupt is one line, too, with the shell's exit status for it, 130. Other errors are not the user's and keep
-    their traceback; with the environment variable ``HYDRA_FULL_ERROR=1`` all do. Use it around the Hydra application
-    and around the job inside, where Hydra would otherwise print first.
+    An interrupt is one line, too, with the shell's exit status for it, 130, or 143 for SIGTERM. Other errors keep their
+    traceback; with the environment variable ``HYDRA_FULL_ERROR=1`` all do. Use it around the Hydra application and
+    around the job inside, where Hydra would otherwise print first. In a sweep, a job that fails ends alone.
 
     Args:
         command: The name of the command, for the message.
 
     Raises:
-        SystemExit: If a value cannot be used, or on an interrupt.
+        SystemExit: If a value cannot be used, a package of an extra is missing, or on an interrupt.
     """
     if os.environ.get("HYDRA_FULL_ERROR", "0") == "1" and not _set_here:
         yield
@@ -75,15 +161,53 @@ def readable_errors(command: str) -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra re-raise exceptions instead of printing them
     try:
         yield
-    except (HydraException, OmegaConfBaseException, UsageError) as error:
-        sys.exit(f"{command}: {_one_line(error)}")
-    except KeyboardInterrupt:
-        print(f"{command}: interrupted.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+    except KeyboardInterrupt as interrupt:
+        is_terminated = isinstance(interrupt, Terminated)
+        print(f"{command}: {'terminated' if is_terminated else 'interrupted'}.", file=sys.stderr)
+        sys.exit(128 + (signal.SIGTERM if is_terminated else signal.SIGINT))
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) or not _is_for_the_user(error):
+            raise
+        message = f"{command}: {_message(error)}"
+        if not _is_sweep():
+            sys.exit(message)
+        # Hydra goes on with the next job, and raises this again in the end.
+        print(message, file=sys.stderr)
+        sweeps.record(error=_message(error))
+        raise sweeps.JobFailedError from error
     finally:
         _set_here.pop()
         if not _set_here:
             del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _is_sweep() -> bool:
+    return len(_set_here) > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
+    theirs: tuple[Any, ...] = () if lightning is None else (lightning.MisconfigurationException,)
+    kinds = (HydraException, OmegaConfBaseException, UsageError, PlacementError, OSError, ImportError, *theirs)
+    if len(_set_here) == 1 and isinstance(error, ValueError) and _is_hydras(error):
+        return True
+    is_full_disk = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
+    return is_full_disk or isinstance(error, kinds)
+
+
+def _is_hydras(error: Exception) -> bool:
+    """Whether Hydra itself raised it, for instance for ``data=null``."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return str(frames[-1][0].f_globals.get("__name__")).startswith("hydra.")
+
+
+def _message(error: Exception) -> str:
+    text = str(error)
+    if "Original Traceback" in text:  # of a worker process of a loader, at whose end is the error itself
+        text = re.split(r"^[\w.]+(?:Error|Exception): ", text, flags=re.MULTILINE)[-1]
+    if isinstance(error, PlacementError):
+        return "\n".join(map(printable, text.splitlines()))
+    return printable(_one_line(error, text))
 
 
 @contextmanager
@@ -106,6 +230,18 @@ def log_through_hydra() -> None:
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_news)
+    _quiet_warnings()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not any(words in record.getMessage() for words in _ADVERTISEMENTS)
+
+
+def _quiet_warnings() -> None:
+    for message in _KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message)
 
 
 def build(node: Any, **arguments: Any) -> Any:
@@ -128,12 +264,13 @@ def build(node: Any, **arguments: Any) -> Any:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         if isinstance(cause, HydraException | OmegaConfBaseException):
             raise
-        kind = "" if isinstance(cause, ValueError) else f"{type(cause).__name__}: "
+        is_clear = isinstance(cause, ValueError) or type(cause).__name__ == "MisconfigurationException"
+        kind = "" if is_clear else f"{type(cause).__name__}: "
         raise UsageError(kind + str(cause)) from error
 
 
-def _one_line(error: BaseException) -> str:
-    cause = error.__cause__ if not isinstance(error, UsageError) else None
-    lines = [*str(error).splitlines(), *(str(cause).splitlines() if cause is not None else ())]
+def _one_line(error: BaseException, text: str) -> str:
+    cause = error.__cause__ if isinstance(error, HydraException | OmegaConfBaseException) else None
+    lines = [*text.splitlines(), *(str(cause).splitlines() if cause is not None else ())]
     kept = (line.strip() for line in lines if not line.strip().startswith(_INSIDES))
     return " ".join(dict.fromkeys(line for line in kept if line))

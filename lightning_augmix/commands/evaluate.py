@@ -1,9 +1,7 @@
 """``augmix-evaluate``: the robustness of classifiers that ``augmix-train`` trained, side by side."""
 
 import os
-import zipfile
 from pathlib import Path
-from pickle import UnpicklingError
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +9,20 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from lightning_augmix._checks import integer
+from lightning_augmix._text import printable
 from lightning_augmix.commands.console import UsageError, build, hydra_command, log_through_hydra, usage_errors
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from lightning_augmix.commands.checkpoints import Checkpoint
     from lightning_augmix.commands.data import ImageDataModule
     from lightning_augmix.robustness.published import CorruptedData
     from lightning_augmix.robustness.report import RobustnessReport
 
 __all__ = ["evaluate", "main"]
+
+_LONGEST = 255  # bytes of a file name, on most file systems
 
 
 def evaluate(cfg: "DictConfig") -> float:
@@ -35,20 +37,18 @@ def evaluate(cfg: "DictConfig") -> float:
     # Imported here, so that `--help` is quick.
     from lightning.pytorch.utilities import rank_zero_only
     from rich.console import Console
+    from rich.text import Text
 
+    from lightning_augmix.commands.checkpoints import read_checkpoint
     from lightning_augmix.robustness.charts import draw_errors, draw_reliability
+    from lightning_augmix.robustness.report import check_alike
 
     log_through_hydra()
     ckpt_path = OmegaConf.select(cfg, "ckpt_path")  # None where it was not given
     paths = list(ckpt_path) if OmegaConf.is_list(ckpt_path) else [ckpt_path]
-    for path in paths or [paths]:
-        if not isinstance(path, str) or not zipfile.is_zipfile(path):
-            raise UsageError(
-                "Expected ckpt_path to be a checkpoint file of augmix-train (outputs/…/checkpoints/last.ckpt), or a "
-                f"list of them; got {path!r}."
-            )
+    checkpoints = [read_checkpoint(path) for path in paths or [paths]]
     given = list(cfg.names) if OmegaConf.is_list(cfg.names) else [cfg.names]
-    names = [_name(path) for path in paths] if cfg.names is None else [str(name) for name in given]
+    names = [printable(str(name)) for name in (map(_name, paths) if cfg.names is None else given)]
     for key in ("corruptions", "cache"):
         if not isinstance(cfg[key], str):
             raise UsageError(f"Expected {key} to be a folder; got {cfg[key]!r}.")
@@ -58,16 +58,24 @@ def evaluate(cfg: "DictConfig") -> float:
             integer("processes", cfg.processes, at_least=1)
     if any("/" in name for name in names):
         raise UsageError(f"Expected names to be file names, without slashes; got {names}.")
+    if any(len(f"{name}.json".encode()) > _LONGEST for name in names):
+        raise UsageError(
+            f"Expected names to be file names, of at most {_LONGEST - len('.json')} bytes; got "
+            f"{max(names, key=len)[:40]!r}… (pass names=[…])."
+        )
     if len(set(names)) != len(paths):
         raise UsageError(
             f"Expected names to have a unique name for each of the {len(paths)} checkpoints; got {names} (pass "
             "names=[…])."
         )
+    with usage_errors():
+        check_alike([(name, _test_set(cfg, each)) for name, each in zip(names, checkpoints, strict=True)])
+    build(cfg.trainer)  # what it refuses is told before the corruptions are computed
     folder = Path(HydraConfig.get().runtime.output_dir)
     is_first = getattr(rank_zero_only, "rank", 0) == 0
     console, reports = Console(quiet=not is_first), []
-    for name, path in zip(names, paths, strict=True):
-        report = _evaluated(cfg, name, path)
+    for name, checkpoint in zip(names, checkpoints, strict=True):
+        report = _evaluated(cfg, name, checkpoint)
         console.print(report)
         reports.append(report)
         if is_first:
@@ -78,7 +86,7 @@ def evaluate(cfg: "DictConfig") -> float:
     if is_first:
         draw_errors(reports, folder / "errors.png")
         draw_reliability(reports, folder / "reliability.png")
-    console.print(f"Reports and charts: {folder}", soft_wrap=True, markup=False)
+    console.print(Text(printable(f"Reports and charts: {folder}")), soft_wrap=True)
     return reports[-1].mean_corruption_error
 
 
@@ -88,22 +96,45 @@ def _name(path: str) -> str:
     return parents[0] or Path(path).stem
 
 
-def _evaluated(cfg: "DictConfig", name: str, path: str) -> "RobustnessReport":
-    import torch
+def _test_set(cfg: "DictConfig", checkpoint: "Checkpoint") -> dict[str, Any]:
+    """What a checkpoint will be measured on, as far as it is known before."""
+    data = _data_of(cfg, checkpoint)
+    images: Any = data.test_images()
+    return {"data": _data_name(cfg, data, images), "images": len(images)}
 
+
+def _data_name(cfg: "DictConfig", data: "ImageDataModule", images: Any) -> str:
+    from lightning_augmix.robustness.evaluate import name_of
+
+    name: str = data.hparams["dataset"]
+    if name != "image_folder":
+        return name
+    # Published corruptions have a size of their own.
+    size = f" at {data.hparams['image_size']} pixels" if cfg.corruptions == "computed" else ""
+    return name_of(images).replace("ClassFolders", name) + size
+
+
+def _data_of(cfg: "DictConfig", checkpoint: "Checkpoint") -> "ImageDataModule":
     from lightning_augmix.commands.data import ImageDataModule
-    from lightning_augmix.commands.model import Classifier
-    from lightning_augmix.robustness.evaluate import evaluate_robustness
 
     given = {key: value for key, value in cfg.data.items() if value is not None}
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["callbacks"].get("AugMixCallback")
-        model = Classifier.load_from_checkpoint(path, map_location="cpu")
-        data = ImageDataModule.load_from_checkpoint(path, **given)
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, UnpicklingError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path} is not a checkpoint of augmix-train that fits these overrides ({reason}).") from error
+    if checkpoint.data.get("dataset") == "image_folder":
+        given.setdefault("crop", checkpoint.data.get("crop", "resized"))  # as checkpoints of earlier versions have it
+    if given.get("download") and "root" not in given:
+        raise UsageError("Expected data.root with data.download=true, the folder to download to; got none.")
+    with usage_errors():
+        return ImageDataModule(**{**checkpoint.data, "download": False, **given})
+
+
+def _evaluated(cfg: "DictConfig", name: str, checkpoint: "Checkpoint") -> "RobustnessReport":
+    from lightning_augmix.robustness.evaluate import evaluate_robustness
+
+    data, model = _data_of(cfg, checkpoint), checkpoint.classifier()
     data.setup("test")
+    if data.num_classes != model.hparams["num_classes"]:
+        raise UsageError(
+            f"{checkpoint.path} knows {model.hparams['num_classes']} classes, its data have {data.num_classes}."
+        )
     try:
         return evaluate_robustness(
             model,
@@ -114,7 +145,8 @@ def _evaluated(cfg: "DictConfig", name: str, path: str) -> "RobustnessReport":
             num_workers=data.hparams["num_workers"],
             trainer=build(cfg.trainer),
             name=name,
-            augmentation_set=None if state is None else state["augmentation_set"],
+            data_name=_data_name(cfg, data, data.test_data),
+            augmentation_set=checkpoint.augmentation_set,
         )
     except (ValueError, ImportError) as error:
         raise UsageError(str(error)) from error
@@ -132,12 +164,18 @@ def _corrupted(cfg: "DictConfig", data: "ImageDataModule") -> "CorruptedData":
 
 def _comparison(reports: "list[RobustnessReport]") -> Any:
     """A row for each classifier, with the mean and standard deviation of its runs."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    from lightning_augmix.robustness.report import runs_of_each
+    from lightning_augmix.robustness.report import check_comparable, runs_of_each
 
-    table = Table(title="Error and RMS calibration error in %", title_justify="left")
+    check_comparable(reports)
+    table = Table(
+        title="Error and RMS calibration error in %",
+        title_justify="left",
+        caption=Text(f"Measured on {reports[0].measured_on}."),
+        caption_justify="left",
+    )
     for column in ("", "error, clean", "corrupted", "RMS, clean", "corrupted"):
         table.add_column(column, justify="right" if column else "left")
     for name, runs in runs_of_each(reports):
@@ -147,7 +185,7 @@ def _comparison(reports: "list[RobustnessReport]") -> Any:
             [run.clean.rms_error for run in runs],
             [run.corrupted.rms_error for run in runs],
         )
-        table.add_row(escape(name), *map(_percent, measures))
+        table.add_row(Text(printable(name)), *map(_percent, measures))
     return table
 
 

@@ -1,16 +1,20 @@
-"""The classifier that ``augmix-train`` trains: a ResNet for small images, or any classifier of torchvision."""
+"""The classifier that ``augmix-train`` trains: a ResNet for small images, or any of torchvision or timm."""
 
 import difflib
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import torchvision
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_augmix._checks import number
+from lightning_augmix.commands.console import UsageError
+from lightning_augmix.commands.data import ImageDataModule
 from lightning_augmix.losses import JSDLoss
 
 __all__ = ["Classifier", "SmallResNet", "WideResNet"]
@@ -136,19 +140,35 @@ class WideResNet(nn.Sequential):
 _SMALL_ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"small_resnet": SmallResNet, "wrn_40_2": WideResNet}
 
 
+_SMALL_IMAGES = 96  # pixels that these are meant for, at most
+_WITH_AUXILIARY_CLASSIFIERS = ("googlenet", "inception_v3")
+
+
 def _build(architecture: str, num_classes: int) -> nn.Module:
     if architecture in _SMALL_ARCHITECTURES:
         return _SMALL_ARCHITECTURES[architecture](num_classes)
     known = torchvision.models.list_models(module=torchvision.models)
-    if architecture not in known:
-        close = ", ".join(difflib.get_close_matches(architecture, known, n=3)) or "resnet18"
-        raise ValueError(
-            f"Expected argument `architecture` to be {', '.join(_SMALL_ARCHITECTURES)} or the name of a classification "
-            "model of torchvision; "
-            f"got {architecture!r} (for instance {close})."
-        )
-    model: nn.Module = torchvision.models.get_model(architecture, weights=None, num_classes=num_classes)
-    return model
+    model: nn.Module
+    if architecture in known:
+        plain = {"aux_logits": False, "init_weights": False} if architecture in _WITH_AUXILIARY_CLASSIFIERS else {}
+        model = torchvision.models.get_model(architecture, weights=None, num_classes=num_classes, **plain)
+        return model
+    remedy = "timm is not installed"
+    if find_spec("timm") is not None:
+        import timm
+
+        name = architecture.removeprefix("timm/")
+        if timm.is_model(name):
+            model = timm.create_model(name, pretrained=False, num_classes=num_classes)
+            return model
+        known += [f"timm/{name}" for name in timm.list_models()] if name != architecture else timm.list_models()
+        remedy = ""
+    names = dict.fromkeys([*_SMALL_ARCHITECTURES, *known])
+    close = ", ".join(difflib.get_close_matches(architecture, names, n=3)) or "resnet18"
+    raise ValueError(
+        f"Expected argument `architecture` to be {', '.join(_SMALL_ARCHITECTURES)} or the name of a classification "
+        f"model of torchvision or timm; got {architecture!r} (for instance {close}{remedy and f'; {remedy}'})."
+    )
 
 
 class Classifier(pl.LightningModule):
@@ -156,7 +176,8 @@ class Classifier(pl.LightningModule):
 
     Args:
         num_classes: Number of classes, at least 1.
-        architecture: ``"small_resnet"``, ``"wrn_40_2"``, or the name of a torchvision classification model.
+        architecture: ``"small_resnet"``, ``"wrn_40_2"``, or the name of a classification model of torchvision or, where
+            it is installed, timm; ``"timm/resnet18"`` is timm's where both have one.
         views: Augmented views of each training image, as for ``AugMixCallback``; above 0, the loss is ``JSDLoss``.
         consistency_weight: The ``weight`` of ``JSDLoss``, at least 0.
         learning_rate: Initial learning rate, above 0.
@@ -193,11 +214,25 @@ class Classifier(pl.LightningModule):
         logits: Tensor = self.model(images)
         return logits
 
+    def setup(self, stage: str) -> None:
+        """Tries the size of the images before a fit.
+
+        Raises:
+            UsageError: If the architecture cannot take it.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(data, ImageDataModule):
+            self._try(self.hparams["architecture"], data.hparams["image_size"])
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch
         loss: Tensor = self.loss(self(images), targets)
         self.log("train_loss", loss, prog_bar=True)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        # A metric, because strategies that train in other processes bring back the metrics alone.
+        self.log("epochs", float(self.current_epoch + 1), logger=False)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._measure("val", batch)
@@ -225,3 +260,23 @@ class Classifier(pl.LightningModule):
         accuracy.update(logits, targets)
         self.log(f"{stage}_loss", self.loss(logits, targets))
         self.log(f"{stage}_accuracy", accuracy, prog_bar=True)
+
+    def _try(self, architecture: str, size: int) -> None:
+        if architecture in _SMALL_ARCHITECTURES and size > _SMALL_IMAGES:
+            rank_zero_info(
+                f"{architecture} is meant for images of up to {_SMALL_IMAGES} pixels, these have {size}: "
+                "model.architecture=resnet18 suits them better."
+            )
+        self.eval()
+        try:
+            with torch.no_grad():
+                logits = self(torch.zeros(1, 3, size, size))
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"model.architecture={architecture} does not take images of data.image_size={size} ({reason}): choose "
+                "another size, such as 224, or another architecture."
+            ) from error
+        if not isinstance(logits, Tensor) or logits.shape != (1, self.hparams["num_classes"]):
+            raise UsageError(f"model.architecture={architecture} does not classify: choose another.")
+        self.train()

@@ -12,9 +12,12 @@ class DataConfig:
     """Schema of :class:`lightning_augmix.commands.data.ImageDataModule`, which documents the fields."""
 
     _target_: str = "lightning_augmix.commands.data.ImageDataModule"
+    _convert_: str = "all"
     dataset: str = "digits"
     root: str = "data"
-    image_size: int = 32
+    image_size: int | None = 32
+    crop: str | None = None
+    classes: list[str] | None = None
     batch_size: int = 128
     num_workers: int = 2
     train_images: int | None = None

@@ -1,46 +1,57 @@
 """``augmix-train``: trains an image classifier with AugMix, configured by Hydra."""
 
-import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from lightning_augmix._checks import integer
+from lightning_augmix._checks import integer, one_of
+from lightning_augmix._text import printable
+from lightning_augmix.commands import sweeps
 from lightning_augmix.commands.console import UsageError, build, hydra_command, log_through_hydra, usage_errors
 
 if TYPE_CHECKING:
+    import lightning.pytorch as pl
     from omegaconf import DictConfig
 
+    from lightning_augmix.commands.data import ImageDataModule
+
 __all__ = ["main", "train"]
+
+_OBJECTIVES = ("val_accuracy", "corrupted_accuracy")
 
 
 def train(cfg: "DictConfig") -> float:
     """Trains and tests a classifier.
 
     Args:
-        cfg: The composed configuration, see ``configs/train.yaml``.
+        cfg: The composed configuration, see ``commands/configs/train.yaml``.
 
     Returns:
-        The accuracy on the clean test images, in [0, 1], which Hydra's sweepers optimise.
+        The objective of sweeps, in [0, 1]: the accuracy of the last weights on the validation images, or on these with
+        corruptions; NaN if nothing was validated.
     """
     # Imported here, so that `--help` is quick.
     import lightning.pytorch as pl
-    from lightning.pytorch.loggers import CSVLogger
 
     log_through_hydra()
     _check(cfg)
-    pl.seed_everything(cfg.seed, workers=True)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = build(cfg.data)
-    callbacks = [build(callback) for callback in cfg.callbacks.values()]
-    callbacks.append(build(cfg.augmix))
+    callbacks = [build(node) for node in [*(cfg.get("callbacks") or {}).values(), cfg.get("augmix")] if node]
+    loggers = [build(node) for node in (cfg.get("logger") or {}).values() if node]
     model = build(cfg.model, num_classes=data.num_classes)
-    logger = CSVLogger(HydraConfig.get().runtime.output_dir, name="logs", version="")
-    trainer = build(cfg.trainer, callbacks=callbacks, logger=logger)
-    trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt_path)
-    (measured,) = trainer.test(model, datamodule=data, verbose=False)
+    trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers)
+    _fit(trainer, model, data, cfg.ckpt_path)
+    measures = _measured(trainer, model, data)
+    objective = measures.get(f"{data.validated} accuracy", float("nan"))
+    if cfg.objective == "corrupted_accuracy":
+        measures["corrupted accuracy"] = objective = _corrupted_accuracy(cfg, model, data)
     if trainer.is_global_zero:
-        _print_table(cfg, trainer.callback_metrics["test_accuracy"].item(), trainer.current_epoch)
-    return float(measured["test_accuracy"])
+        epochs = int(trainer.callback_metrics.get("epochs", 0))
+        _print_table(cfg, trainer, epochs, measures)
+        sweeps.record(measures)
+    return objective
 
 
 def _check(cfg: "DictConfig") -> None:
@@ -48,25 +59,87 @@ def _check(cfg: "DictConfig") -> None:
     with usage_errors():
         integer("trainer.max_epochs", cfg.trainer.max_epochs, at_least=0)
         integer("seed", cfg.seed, at_least=0)
-    if cfg.ckpt_path is not None and not zipfile.is_zipfile(cfg.ckpt_path):
-        raise UsageError(f"Expected ckpt_path to be the path of a checkpoint file; got {cfg.ckpt_path!r}.")
-    if "augmix" in cfg.callbacks:
+        one_of("objective", cfg.objective, _OBJECTIVES)
+    if cfg.ckpt_path is not None:
+        from lightning_augmix.commands.checkpoints import read_checkpoint
+
+        read_checkpoint(cfg.ckpt_path)
+    if "augmix" in (cfg.get("callbacks") or {}):
         raise UsageError("callbacks=augmix is for your own applications; here, AugMix is the group augmix.")
+    augmix = cfg.get("augmix") or {}
+    if augmix.get("inject") is False:
+        raise UsageError("augmix.inject=false is for code of your own, which places AugMix itself: leave it out.")
+    if cfg.model.views != augmix.get("views", 0):
+        raise UsageError(
+            f"Expected model.views, with which the loss is JSDLoss, to be augmix.views ({augmix.get('views', 0)}), as "
+            f"it is if left out; got {cfg.model.views}."
+        )
 
 
-def _print_table(cfg: "DictConfig", accuracy: float, epochs: int) -> None:
+def _fit(trainer: "pl.Trainer", model: Any, data: "ImageDataModule", ckpt_path: str | None) -> None:
+    from lightning.pytorch.trainer.states import TrainerStatus
+
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    except SystemExit as stop:
+        # Lightning ends the process itself, with exit status 1.
+        if trainer.state.status == TrainerStatus.INTERRUPTED and isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop.__context__ from None
+        raise
+
+
+def _measured(trainer: "pl.Trainer", model: Any, data: "ImageDataModule") -> dict[str, float]:
+    """The accuracies of the last weights, by what they were measured on."""
+    epochs = trainer.callback_metrics.get("epochs")
+    measures = {}
+    for name, run, metric in (
+        (f"{data.validated} accuracy", trainer.validate, "val_accuracy"),
+        ("test accuracy", trainer.test if data.tested == "test" else None, "test_accuracy"),
+    ):
+        # No batches, no measures.
+        for measured in run(model, datamodule=data, verbose=False) if run is not None else []:
+            measures[name] = float(measured[metric])
+    if epochs is not None:
+        trainer.callback_metrics["epochs"] = epochs
+    return measures
+
+
+def _corrupted_accuracy(cfg: "DictConfig", model: Any, data: "ImageDataModule") -> float:
+    from lightning_augmix.robustness.computed import compute_corruptions
+    from lightning_augmix.robustness.evaluate import evaluate_robustness
+
+    trainer = build({**cfg.trainer, "fast_dev_run": False, "limit_test_batches": None}, logger=False, callbacks=[])
+    cache = Path("data") / "corrupted" / f"{cfg.data.dataset}-validation"
+    corrupted = compute_corruptions(data.validation_images(), cache, seed=0)
+    report = evaluate_robustness(
+        model,
+        data.val_data,
+        corrupted,
+        data.corrupted_transform(),
+        batch_size=data.hparams["batch_size"],
+        num_workers=data.hparams["num_workers"],
+        trainer=trainer,
+    )
+    return 1 - report.mean_corruption_error
+
+
+def _print_table(cfg: "DictConfig", trainer: "pl.Trainer", epochs: int, measures: dict[str, float]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    is_on = "severity" in cfg.augmix
-    augmix = f"severity {cfg.augmix.severity:g}, set {cfg.augmix.augmentation_set}" if is_on else "off"
-    table = Table(title="Clean accuracy", title_justify="left")
-    for column in ("data", "model", "AugMix", "epochs", "test accuracy"):
-        table.add_column(column)
-    table.add_row(cfg.data.dataset, cfg.model.architecture, augmix, str(epochs), f"{accuracy:.2%}")
+    augmix: Any = cfg.get("augmix") or {}
+    in_words = f"severity {augmix.severity:g}, set {augmix.augmentation_set}" if "severity" in augmix else "off"
+    table = Table("data", "model", "AugMix", "epochs", *measures, title="The last weights", title_justify="left")
+    shares = [f"{measure:.2%}" for measure in measures.values()]
+    table.add_row(cfg.data.dataset, cfg.model.architecture, in_words, str(epochs), *shares)
     console = Console()
     console.print(table)
-    console.print(f"Logs and checkpoints: {HydraConfig.get().runtime.output_dir}", soft_wrap=True, markup=False)
+    savers: Any = trainer.checkpoint_callbacks
+    best = next((saver.best_model_score for saver in savers if saver.monitor == "val_accuracy"), None)
+    if best is not None:
+        console.print(f"Highest validation accuracy: {best:.2%}, of the weights in best.ckpt", highlight=False)
+    folder = printable(HydraConfig.get().runtime.output_dir)
+    console.print(f"Logs and checkpoints: {folder}", soft_wrap=True, markup=False)
 
 
 main = hydra_command("augmix-train", "train", train)

@@ -12,11 +12,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_augmix._errors import OnUnsupported, PlacementError
+from lightning_augmix._loggers import Notice
 from lightning_augmix.injection.advice import BY_HAND
 from lightning_augmix.injection.decide import ImageKey
 from lightning_augmix.injection.epochs import Pass, batches_trained_on, first_epoch
 from lightning_augmix.injection.guard import Guard, guarded
 from lightning_augmix.injection.loaders import clone_dataloader, inject
+from lightning_augmix.injection.replacement import Replacement
 from lightning_augmix.injection.survey import survey
 from lightning_augmix.plans.keys import WITHOUT_SEED, RunKeys
 from lightning_augmix.transform import AugmentAndMixTransform
@@ -33,6 +35,10 @@ class Settings(Protocol):
     image_key: ImageKey | None
     inject: bool
     on_unsupported: OnUnsupported
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the augmentation."""
 
     def tell(self, report: str) -> None:
         """Logs what was done to the data, once."""
@@ -84,6 +90,8 @@ class Session:
         self._to_undo = ExitStack()
         self._replace(self._to_undo, trainer, "_run_stage", self._run_stage)
         self._replace(self._to_undo, trainer.fit_loop, "setup_data", self._setup_data)
+        settings = {**callback.settings, "engine": callback.transform.engine}
+        self._notices = [Notice(logger, settings, self._to_undo) for logger in trainer.loggers]
         if not callback.inject:
             self._keys.strict = True
             self._to_undo.callback(setattr, callback.transform, "keys", callback.transform.keys)
@@ -238,6 +246,11 @@ class Session:
             assert self.trainer.fit_loop._data_fetcher is not None
             iter(self.trainer.fit_loop._data_fetcher)
 
+    def tell_loggers(self) -> None:
+        """Tells the loggers the hyperparameters, once."""
+        while self._notices:
+            self._notices.pop(0).give()
+
     def advance_epoch(self) -> None:
         """Goes on to the next epoch, if batches of this one were seen."""
         # By the batches seen, because Lightning's own counts differ in resumed runs: `current_epoch` lags behind with
@@ -286,41 +299,3 @@ class Session:
                 loader.__dict__["dataset"] = original.dataset
                 loader.collate_fn = original.collate_fn
                 loader._iterator = None
-
-
-class Replacement:
-    """A method that takes the place of another, of one object and not of its class.
-
-    Copies and pickles of the object have its own method.
-
-    Args:
-        owner: The object.
-        name: The name of its method.
-        method: Takes the method that was there as its first argument.
-    """
-
-    def __init__(self, owner: Any, name: str, method: Callable[..., Any]) -> None:
-        self._owner, self._name, self._method = owner, name, method
-        self._before = getattr(owner, name)
-        # In a copy of an object, made during a fit, the method of its class is an attribute.
-        of_class = getattr(self._before, "__func__", None) is getattr(type(owner), name, self)
-        self._is_attribute = name in vars(owner) and not of_class
-        setattr(owner, name, self)
-
-    def __call__(self, *args: Any) -> Any:
-        return self._method(self._before, *args)
-
-    def put_back(self) -> None:
-        """Puts the method back, unless somebody else has replaced it again."""
-        if vars(self._owner).get(self._name) is self:
-            if self._is_attribute:
-                setattr(self._owner, self._name, self._before)
-            else:
-                delattr(self._owner, self._name)
-
-    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Any]]:
-        return _same, (self._before,)
-
-
-def _same(method: Any) -> Any:
-    return method

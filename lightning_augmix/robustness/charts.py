@@ -1,32 +1,57 @@
-"""The two charts of a robustness report: error by corruption, and the reliability diagram."""
+"""The two charts of robustness reports: error by corruption, and the reliability diagram."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_augmix.robustness.report import RobustnessReport, runs_of_each
+from lightning_augmix._extras import require
+from lightning_augmix._files import whole_file
+from lightning_augmix._text import printable
+from lightning_augmix.robustness.report import RobustnessReport, check_comparable, runs_of_each
 
-__all__ = ["draw_errors", "draw_reliability"]
-
-
-def draw_errors(reports: Sequence[RobustnessReport], path: str | Path) -> None:
-    """Draws the error on each corruption, classifiers side by side; several runs as mean ± standard deviation.
-
-    Args:
-        reports: One or more reports, on the same corruptions; see :func:`runs_of_each`.
-        path: The PNG file.
-
-    Raises:
-        ValueError: If there are no reports, or their corruptions differ.
-    """
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    names = _corruptions(reports)
+__all__ = ["draw_errors", "draw_reliability", "plot_errors", "plot_reliability"]
+
+
+def _picture(width: float, height: float) -> "Figure":
+    """A figure that notebooks show also where pyplot was never imported."""
+    require("Drawing charts", "robustness", "matplotlib")
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            self.savefig(content, format="png")
+            return content.getvalue()
+
+    return Picture(figsize=(width, height), layout="constrained")
+
+
+def plot_errors(reports: Sequence[RobustnessReport]) -> "tuple[Figure, Axes]":
+    """Plots the error on each corruption, classifiers side by side; several runs as mean ± standard deviation.
+
+    Args:
+        reports: One or more reports, measured on the same; see :func:`runs_of_each`.
+
+    Returns:
+        The figure, which pyplot does not know, and its axes.
+
+    Raises:
+        ImportError: If Matplotlib is not installed.
+        ValueError: If there are no reports, or they differ in what they were measured on.
+    """
+    check_comparable(reports)
+    names = list(reports[0].errors)
     labels = ["clean", *(name.replace("_", " ") for name in names), "mean"]
     positions = np.arange(len(labels)) + np.array([0.0, *[0.5] * len(names), 1.0])
-    figure = Figure(figsize=(2 + 0.55 * len(labels), 4), layout="constrained")
+    figure = _picture(2 + 0.55 * len(labels), 4)
     axes = figure.subplots()
     of_each = runs_of_each(reports)
     width = 0.8 / len(of_each)
@@ -40,24 +65,26 @@ def draw_errors(reports: Sequence[RobustnessReport], path: str | Path) -> None:
     axes.set_xticks(positions, labels, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_ylabel("error in %")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=len(of_each), loc="lower left", bbox_to_anchor=(0, 1))
-    figure.savefig(path, dpi=150)
+    columns = min(len(of_each), int(figure.get_figwidth() / 3.5))  # inches of the longest names
+    axes.legend(frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1))
+    return figure, axes
 
 
-def draw_reliability(reports: Sequence[RobustnessReport], path: str | Path) -> None:
-    """Draws accuracy against confidence, on clean images and on all corrupted ones together; one line per run.
+def plot_reliability(reports: Sequence[RobustnessReport]) -> "tuple[Figure, tuple[Axes, Axes]]":
+    """Plots accuracy against confidence, on clean images and on all corrupted ones together; one line per run.
 
     Args:
-        reports: One or more reports, on the same corruptions.
-        path: The PNG file.
+        reports: One or more reports, measured on the same.
+
+    Returns:
+        The figure, which pyplot does not know, and its axes.
 
     Raises:
-        ValueError: If there are no reports, or their corruptions differ.
+        ImportError: If Matplotlib is not installed.
+        ValueError: If there are no reports, or they differ in what they were measured on.
     """
-    from matplotlib.figure import Figure
-
-    _corruptions(reports)
-    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    check_comparable(reports)
+    figure = _picture(8, 4.4)
     for axes, images in zip(figure.subplots(1, 2, sharey=True), ("clean", "corrupted"), strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1)
         for number, (name, runs) in enumerate(runs_of_each(reports)):
@@ -76,23 +103,47 @@ def draw_reliability(reports: Sequence[RobustnessReport], path: str | Path) -> N
         axes.set(title=f"{images} images", xlabel="confidence", xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="upper left", fontsize="small")
-    figure.axes[0].set_ylabel("accuracy")
-    figure.savefig(path, dpi=150)
+    clean, corrupted = figure.axes
+    clean.set_ylabel("accuracy")
+    return figure, (clean, corrupted)
+
+
+def draw_errors(reports: Sequence[RobustnessReport], path: str | Path) -> None:
+    """Writes the picture of :func:`plot_errors`.
+
+    Args:
+        reports: One or more reports, measured on the same.
+        path: The PNG file.
+
+    Raises:
+        ValueError: If there are no reports, or they differ in what they were measured on.
+    """
+    _save(plot_errors(reports)[0], path)
+
+
+def draw_reliability(reports: Sequence[RobustnessReport], path: str | Path) -> None:
+    """Writes the picture of :func:`plot_reliability`.
+
+    Args:
+        reports: One or more reports, measured on the same.
+        path: The PNG file.
+
+    Raises:
+        ValueError: If there are no reports, or they differ in what they were measured on.
+    """
+    _save(plot_reliability(reports)[0], path)
+
+
+def _save(figure: "Figure", path: str | Path) -> None:
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=150, format=Path(path).suffix[1:] or "png")
 
 
 def _label(name: str) -> str:
     """Escapes a name: Matplotlib reads dollars as math and omits labels that begin with an underscore."""
-    return f"{' ' if name.startswith('_') else ''}{name}".replace("$", r"\$")
+    return f"{' ' if name.startswith('_') else ''}{_short(printable(name))}".replace("$", r"\$")
 
 
-def _corruptions(reports: Sequence[RobustnessReport]) -> list[str]:
-    if not reports:
-        raise ValueError("Expected argument `reports` to have at least one report; got none.")
-    names = list(reports[0].errors)
-    for report in reports[1:]:
-        if report.errors.keys() != reports[0].errors.keys():
-            raise ValueError(
-                f"Expected argument `reports` to be on the same corruptions; {report.name} is on "
-                f"{list(report.errors)}, {reports[0].name} on {names}."
-            )
-    return names
+def _short(text: str) -> str:
+    """Leaves out the middle of a long name: names often differ at their end."""
+    return text if len(text) <= 30 else f"{text[:15]}…{text[-14:]}"

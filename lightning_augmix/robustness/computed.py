@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from lightning_augmix._checks import integer
-from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions
+from lightning_augmix._extras import require
+from lightning_augmix._files import whole_file
+from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions, read_origin
 
 __all__ = ["compute_corruptions"]
 
@@ -33,11 +35,12 @@ def compute_corruptions(
 ) -> CorruptedData:
     """Computes a corrupted test set with ``imagecorruptions-imaug``, in the format of CIFAR-10-C.
 
-    Files already in the folder are kept, so an interrupted computation resumes with the first missing corruption. The
-    images depend on the data, the seed, and the versions of the library and its dependencies (scikit-image, OpenCV,
-    SciPy, Pillow). The library needs images of at least 32×32: smaller ones are mirrored at the borders and cropped
-    afterwards. A grayscale image is corrupted as RGB and its green channel kept, so that noise keeps its strength. This
-    starts processes: unless they are forked, a script must call it under ``if __name__ == "__main__":``.
+    The severities have ImageNet-C's strengths, not those of CIFAR-10-C. Files already in the folder are kept, so an
+    interrupted computation resumes with the first missing corruption. The images depend on the data, the seed, and the
+    versions of the library and its dependencies (scikit-image, OpenCV, SciPy, Pillow). The library needs images of at
+    least 32×32: smaller ones are mirrored at the borders and cropped afterwards. A grayscale image is corrupted as RGB
+    and its green channel kept, so that noise keeps its strength. This starts processes: unless they are forked, a
+    script must call it under ``if __name__ == "__main__":``.
 
     Args:
         data: A map-style dataset of pairs (image, class); the images are PIL images of mode ``RGB`` or ``L``, or uint8
@@ -52,11 +55,12 @@ def compute_corruptions(
         The corrupted test set.
 
     Raises:
-        ImportError: If ``imagecorruptions-imaug`` is not installed.
+        ImportError: If ``imagecorruptions-imaug`` or ``rich`` is not installed.
         TypeError: If ``seed`` or ``processes`` is not an integer.
         ValueError: If one of them is too small, if there is no such corruption, if there are no images or they differ
             in size, or if the folder holds corruptions of other images, another seed or another version of the library.
     """
+    require("Computing corruptions", "robustness", "imagecorruptions-imaug", "rich")
     unknown = [name for name in corruptions if name not in CORRUPTIONS]
     if unknown:
         raise ValueError(f"Expected argument `corruptions` to be of: {', '.join(CORRUPTIONS)}; got {unknown}.")
@@ -70,7 +74,7 @@ def compute_corruptions(
     content: dict[str, NDArray[Any]] = {"labels": np.tile(labels, len(SEVERITIES)), "clean": images}
     for name, array in content.items():
         if not (path / f"{name}.npy").exists():
-            with _whole(path / f"{name}.npy") as part:
+            with whole_file(path / f"{name}.npy") as part:
                 np.save(part, array)
     missing = [name for name in corruptions if not (path / f"{name}.npy").exists()]
     if missing:
@@ -104,14 +108,7 @@ def _stacked(data: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _check_origin(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> None:
     """Records what the files are computed from, or rejects a folder computed from something else."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        library = version("imagecorruptions-imaug")
-    except PackageNotFoundError:
-        raise ImportError(
-            "Computing corruptions needs imagecorruptions-imaug: pip install 'lightning-augmix[robustness]'."
-        ) from None
+    library = version("imagecorruptions-imaug")
     digest = hashlib.sha256(images.data)
     digest.update(labels.data)
     origin = {"images": digest.hexdigest(), "seed": seed, "imagecorruptions-imaug": library}
@@ -119,28 +116,12 @@ def _check_origin(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.in
     if not path.exists():
         if any(folder.glob("*.npy")):
             raise ValueError(f"{folder} holds files that were not computed here: choose another folder.")
-        with _whole(path) as part:
+        with whole_file(path) as part:
             part.write_text(json.dumps(origin, indent=2))
-    try:
-        before = json.loads(path.read_text())
-        if not isinstance(before, dict):
-            raise ValueError(f"it holds a {type(before).__name__}")
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): delete the folder.") from None
+    before = read_origin(path)
     if before != origin:
         changed = ", ".join(name for name in origin if before.get(name) != origin[name])
         raise ValueError(f"{folder} holds corruptions of different {changed}: choose another folder, or delete it.")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, and then moves the file into place: it is either complete or absent."""
-    part = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 _CHUNK = 1 << 18  # pixels: three seconds of glass_blur, the slowest; an interrupt waits for chunks in progress
@@ -160,7 +141,7 @@ def _compute(
         task = progress.add_task("", total=len(names) * len(SEVERITIES) * len(starts))
         for name in names:
             progress.update(task, description=f"Computing {name}")
-            with _whole(folder / f"{name}.npy") as part:
+            with whole_file(folder / f"{name}.npy") as part:
                 result = np.lib.format.open_memmap(part, "w+", np.uint8, (len(SEVERITIES) * shape[0], *shape[1:]))
                 calls = ((name, severity, start, size, seed) for severity in SEVERITIES for start in starts)
                 for (_, severity, start, *_), chunk in _unordered(pool, _corrupt_chunk, calls):

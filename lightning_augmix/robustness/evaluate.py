@@ -2,25 +2,28 @@
 
 import copy
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torchvision
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from torchmetrics import Metric
-from torchvision.datasets import ImageFolder
+from torchvision.datasets import DatasetFolder, ImageFolder
 
-from lightning_augmix._checks import integer
+from lightning_augmix import __version__
+from lightning_augmix._checks import integer, string
 from lightning_augmix.operations import AugmentationSet, resolve_operations
 from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions
 from lightning_augmix.robustness.report import Calibration, RobustnessReport
 
-__all__ = ["evaluate_robustness"]
+__all__ = ["evaluate_robustness", "name_of"]
 
 _BINS = 15
 
@@ -36,6 +39,7 @@ def evaluate_robustness(
     num_workers: int = 0,
     trainer: pl.Trainer | None = None,
     name: str | None = None,
+    data_name: str | None = None,
     augmentation_set: AugmentationSet | None = None,
 ) -> RobustnessReport:
     """Measures a classifier's error and calibration on clean and on corrupted test images.
@@ -53,6 +57,8 @@ def evaluate_robustness(
         trainer: A Trainer, for its accelerator, devices, strategy and precision; ``None`` for one on the best device.
             Several devices still count each image once. It must test all batches.
         name: The model's name in the report; ``None`` for the name of its class.
+        data_name: The clean images' name in the report, by which reports are compared; ``None`` for the name of the
+            dataset's class and, for folders, where they are: name datasets whose class does not tell what they are.
         augmentation_set: AugMix's operations in training, as for ``AugMixCallback``: the report marks the corruptions
             that resemble one of them.
 
@@ -73,6 +79,8 @@ def evaluate_robustness(
     if not isinstance(model, nn.Module):
         raise TypeError(f"Expected argument `model` to be a torch.nn.Module; got {type(model).__name__}.")
     _check(clean, corruptions)
+    name = type(model).__name__ if name is None else string("name", name)
+    data_name = name_of(clean) if data_name is None else string("data_name", data_name)
     batch_size = integer("batch_size", batch_size, at_least=1)
     num_workers = integer("num_workers", num_workers, at_least=0)
     if trainer is None:
@@ -92,13 +100,37 @@ def evaluate_robustness(
     errors = [found[f"wrong/{number}"] / len(images) for number, images in enumerate(sets)]
     each = len(SEVERITIES)
     return RobustnessReport(
-        name=type(model).__name__ if name is None else name,
+        name=name,
         clean_error=errors[0],
         errors={corruption: tuple(errors[1 + each * number :][:each]) for number, corruption in enumerate(corruptions)},
         clean=_calibration(found, "clean"),
         corrupted=_calibration(found, "corrupted"),
         operations=operations,
+        data=data_name,
+        source=data.source,
+        strengths=data.strengths,
+        seed=data.seed,
+        versions={
+            "lightning_augmix": __version__,
+            "torch": str(torch.__version__),
+            "torchvision": torchvision.__version__,
+            **data.versions,
+        },
     )
+
+
+def name_of(images: Any) -> str:
+    """Names a dataset for a report, by its class and, for folders, the last two.
+
+    Args:
+        images: The dataset.
+    """
+    kind = type(images).__name__
+    if isinstance(images, Subset):
+        return f"{kind} of {name_of(images.dataset)}"
+    if isinstance(images, DatasetFolder):
+        return f"{kind} {'/'.join(Path(os.path.abspath(images.root)).parts[-2:])}"
+    return kind
 
 
 def _check(clean: Any, corruptions: Sequence[str]) -> None:

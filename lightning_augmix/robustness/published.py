@@ -4,8 +4,10 @@ Source: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Com
 ICLR 2019, https://arxiv.org/abs/1903.12261.
 """
 
+import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
-__all__ = ["CORRUPTIONS", "SEVERITIES", "CorruptedData", "open_corruptions"]
+from lightning_augmix._checks import integer, string
+
+__all__ = ["CORRUPTIONS", "SEVERITIES", "CorruptedData", "open_corruptions", "read_origin"]
 
 #: The common corruptions, in their published order.
 CORRUPTIONS = (
@@ -34,13 +38,22 @@ class CorruptedData(ABC):
 
     Args:
         folder: The folder of the files.
+        like: The test set whose format they have.
 
     Attributes:
         folder: The folder of the files.
+        source: Where they come from: ``"computed"``, or the folder's name and format.
+        strengths: Whose strengths computed corruptions have; ``None`` for published ones, whose files do not say.
+        seed: Seed of computed corruptions; ``None`` for published ones.
+        versions: Versions of the libraries that computed the corruptions.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, like: str) -> None:
         self.folder = folder
+        self.source = f"{Path(os.path.abspath(folder)).name} ({like}'s format)"
+        self.strengths: str | None = None
+        self.seed: int | None = None
+        self.versions: Mapping[str, str] = {}
 
     def dataset(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
         """Opens the images of one corruption and severity.
@@ -90,9 +103,33 @@ def open_corruptions(folder: str | Path) -> CorruptedData:
     )
 
 
+def read_origin(path: Path) -> dict[str, Any]:
+    """Reads what :func:`compute_corruptions` recorded of the files beside it.
+
+    Args:
+        path: The file ``origin.json``.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        origin = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(origin, dict):
+            raise ValueError(f"it holds a {type(origin).__name__}")
+        integer("seed", origin.get("seed"), at_least=0)
+        string("imagecorruptions-imaug", origin.get("imagecorruptions-imaug"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete the folder.") from None
+    return origin
+
+
 class _Arrays(CorruptedData):
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+        super().__init__(folder, "CIFAR-10-C")
+        if (folder / "origin.json").exists():
+            origin = read_origin(folder / "origin.json")
+            self.source, self.strengths, self.seed = "computed", "ImageNet-C", origin["seed"]
+            self.versions = {"imagecorruptions-imaug": origin["imagecorruptions-imaug"]}
         self.labels = _load(folder / "labels.npy")
         if not _are_five_times_the_same(self.labels):
             raise ValueError(
@@ -151,7 +188,7 @@ def _load(path: Path) -> NDArray[Any]:
 
 class _Folders(CorruptedData):
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+        super().__init__(folder, "ImageNet-C")
         self._names: list[str] = []  # of the files in the first set opened
 
     def _opened(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:

@@ -6,15 +6,30 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from lightning_augmix._checks import integer, number, string
+from lightning_augmix._extras import require
+from lightning_augmix._files import whole_file
+from lightning_augmix._text import printable
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from rich.table import Table
 
-__all__ = ["ALEXNET_ERRORS", "Calibration", "RobustnessReport", "runs_of_each"]
+__all__ = [
+    "ALEXNET_ERRORS",
+    "Calibration",
+    "RobustnessReport",
+    "check_alike",
+    "check_comparable",
+    "runs_of_each",
+]
 
 #: AlexNet's errors on ImageNet-C, which normalise mCE. Source: Hendrycks and Dietterich, ICLR 2019.
 ALEXNET_ERRORS = {
@@ -50,6 +65,10 @@ class Calibration:
         counts: Number of images in each of the equal bins of [0, 1].
         confidences: Mean confidence in each bin, 0 in empty ones.
         accuracies: Accuracy in each bin, 0 in empty ones.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If one is out of range, the bins differ in number, or there are no images.
     """
 
     expected_error: float
@@ -57,6 +76,29 @@ class Calibration:
     counts: tuple[int, ...]
     confidences: tuple[float, ...]
     accuracies: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        number("expected_error", self.expected_error, at_least=0, at_most=1)
+        number("rms_error", self.rms_error, at_least=0, at_most=1)
+        for count in _listed("counts", self.counts):
+            integer("counts", count, at_least=0)
+        if not sum(self.counts):
+            raise ValueError("Expected argument `counts` to have images; got none.")
+        _check_shares("confidences", self.confidences, len(self.counts))
+        _check_shares("accuracies", self.accuracies, len(self.counts))
+
+
+def _check_shares(name: str, values: Any, count: int) -> None:
+    if len(_listed(name, values)) != count:
+        raise ValueError(f"Expected argument `{name}` to be {count} numbers in [0, 1]; got {len(values)}.")
+    for value in values:
+        number(name, value, at_least=0, at_most=1)
+
+
+def _listed(name: str, values: Any) -> Sequence[Any]:
+    if not isinstance(values, tuple | list):
+        raise TypeError(f"Expected argument `{name}` to be a list; got {values!r} of type {type(values).__name__}.")
+    return values
 
 
 @dataclass(frozen=True)
@@ -70,6 +112,15 @@ class RobustnessReport:
         clean: Calibration on the clean images.
         corrupted: Calibration on all corrupted images together.
         operations: AugMix's operations in training, if known.
+        data: Name of the clean test set; ``None`` in reports of before there were names.
+        source: Where the corrupted images come from: ``"computed"``, or the name and format of a folder.
+        strengths: Whose strengths computed corruptions have; ``None`` for published ones.
+        seed: Seed of computed corruptions; ``None`` for published ones.
+        versions: Versions of the libraries that measured, and of the one that computed the corruptions.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If one is out of range, there is no such corruption, or one has not five errors.
     """
 
     name: str
@@ -78,6 +129,51 @@ class RobustnessReport:
     clean: Calibration
     corrupted: Calibration
     operations: tuple[str, ...] = ()
+    data: str | None = None
+    source: str | None = None
+    strengths: str | None = None
+    seed: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        string("name", self.name)
+        number("clean_error", self.clean_error, at_least=0, at_most=1)
+        for name in ("errors", "versions"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"Expected argument `{name}` to be a mapping; got {getattr(self, name)!r}.")
+        if not self.errors or not self.errors.keys() <= ALEXNET_ERRORS.keys():
+            raise ValueError(
+                f"Expected argument `errors` to be of: {', '.join(ALEXNET_ERRORS)}; got {list(self.errors) or 'none'}."
+            )
+        for name, errors in self.errors.items():
+            _check_shares(f"errors[{name!r}]", errors, 5)
+        for name in ("clean", "corrupted"):
+            if not isinstance(getattr(self, name), Calibration):
+                raise TypeError(f"Expected argument `{name}` to be a Calibration; got {getattr(self, name)!r}.")
+        for operation in _listed("operations", self.operations):
+            string("operations", operation)
+        for name in ("data", "source", "strengths"):
+            if getattr(self, name) is not None:
+                string(name, getattr(self, name))
+        if self.seed is not None:
+            integer("seed", self.seed, at_least=0)
+        for name, version in self.versions.items():
+            string(f"versions[{name!r}]", version)
+
+    @property
+    def images(self) -> int:
+        """Number of clean images."""
+        return sum(self.clean.counts)
+
+    @property
+    def measured_on(self) -> str:
+        """The data, the number of images, and where the corruptions come from, in words."""
+        text = f"{self.images} images of {self.data or 'unknown data'}"
+        if self.source == "computed":
+            text += f"; corruptions computed at {self.strengths}'s strengths, seed {self.seed}"
+        elif self.source is not None:
+            text += f"; corruptions from {self.source}"
+        return printable(text)
 
     @property
     def mean_corruption_error(self) -> float:
@@ -111,29 +207,33 @@ class RobustnessReport:
         Args:
             path: The file.
         """
-        Path(path).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        content = asdict(self) | {"images": self.images}
+        with whole_file(path) as part:
+            # What UTF-8 cannot hold, parts of names of files, is an escape sequence of JSON then.
+            part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8", "backslashreplace")
 
     @classmethod
     def load(cls, path: str | Path) -> "RobustnessReport":
-        """Reads a report that :meth:`save` wrote.
+        """Reads a report that :meth:`save` wrote; old ones do not name their data, and load.
 
         Args:
             path: The file.
 
         Raises:
-            ValueError: If it is not a report.
+            ValueError: If it is not a report, or not a whole and valid one.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_with_tuples)
+            images = content.pop("images", None)
             for name in ("clean", "corrupted"):
-                calibration = content[name]
-                calibration |= {key: tuple(calibration[key]) for key in ("counts", "confidences", "accuracies")}
-                content[name] = Calibration(**calibration)
-            content["errors"] = {name: tuple(errors) for name, errors in content["errors"].items()}
-            content["operations"] = tuple(content["operations"])
-            return cls(**content)
-        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path} is not a report of evaluate_robustness ({error!r}).") from None
+                content[name] = Calibration(**content[name])
+            report = cls(**content)
+            if images not in (None, report.images):
+                raise ValueError(f"its `images` is {images!r}, and its `counts` are of {report.images}")
+            return report
+        except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(printable(f"{path} is not a report of evaluate_robustness ({reason}).")) from None
 
     def save_csv(self, path: str | Path) -> None:
         """Writes one row for each corruption and severity; the clean images are ``clean``, 0.
@@ -141,50 +241,146 @@ class RobustnessReport:
         Args:
             path: The file.
         """
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
+        with (
+            whole_file(path) as part,
+            part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(["name", "corruption", "severity", "error"])
             writer.writerow([self.name, "clean", 0, self.clean_error])
             for corruption, errors in self.errors.items():
                 writer.writerows([self.name, corruption, severity, e] for severity, e in enumerate(errors, start=1))
 
+    def plot(self) -> "tuple[Figure, Axes]":
+        """Draws the error on each corruption.
+
+        Returns:
+            The figure, which notebooks show, and its axes; pyplot knows neither.
+        """
+        from lightning_augmix.robustness.charts import plot_errors
+
+        return plot_errors([self])
+
+    def _rows(self) -> tuple[list[list[str]], list[list[str]]]:
+        """The cells of the table: corruptions, and what sums them up."""
+
+        def row(label: str, value: float, *severities: float) -> list[str]:
+            cells = [f"{100 * error:.1f}" for error in severities] or [""] * 5
+            return [label, *cells, f"{100 * value:.1f}"]
+
+        overlapping = self.overlapping
+        sums = [row("mean corruption error", self.mean_corruption_error)]
+        if overlapping and len(overlapping) < len(self.errors):
+            sums.append(row("mean without *", self.mean_without_overlap))
+        sums.append(row("over AlexNet's (ImageNet-C's mCE)", self.normalized_corruption_error))
+        sums.append(row("clean", self.clean_error))
+        for label, calibration in (("clean", self.clean), ("corrupted", self.corrupted)):
+            sums.append(row(f"RMS calibration error, {label}", calibration.rms_error))
+            sums.append(row(f"expected calibration error, {label}", calibration.expected_error))
+        return [row(f"{k} *" if k in overlapping else k, fmean(v), *v) for k, v in self.errors.items()], sums
+
+    def _notes(self) -> list[str]:
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        notes = [f"Measured on {self.measured_on}.", *([printable(f"Versions: {versions}.")] if versions else [])]
+        if self.overlapping:
+            notes.append(
+                "* resembles an operation used in training: not out of distribution, and so no measure of robustness "
+                "to unseen corruptions."
+            )
+        return notes
+
     def __rich__(self) -> "Table":
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(f"Error in %, {self.name}"), title_justify="left", caption_justify="left")
-        for column in ("corruption", *map(str, range(1, 6)), "mean"):
+        caption = Text("\n".join(self._notes()))
+        table = Table(title=Text(self._title), title_justify="left", caption=caption, caption_justify="left")
+        for column in _COLUMNS:
             table.add_column(column, justify="left" if column == "corruption" else "right")
-
-        def add(label: str, value: float, *severities: float) -> None:
-            cells = [f"{100 * error:.1f}" for error in severities] or [""] * 5
-            table.add_row(label, *cells, f"{100 * value:.1f}")
-
-        overlapping = self.overlapping
-        for name, errors in self.errors.items():
-            add(f"{name} *" if name in overlapping else name, fmean(errors), *errors)
-        table.add_section()
-        add("mean corruption error", self.mean_corruption_error)
-        if overlapping and len(overlapping) < len(self.errors):
-            add("mean without *", self.mean_without_overlap)
-        add("over AlexNet's (ImageNet-C's mCE)", self.normalized_corruption_error)
-        add("clean", self.clean_error)
-        for label, calibration in (("clean", self.clean), ("corrupted", self.corrupted)):
-            add(f"RMS calibration error, {label}", calibration.rms_error)
-            add(f"expected calibration error, {label}", calibration.expected_error)
-        if overlapping:
-            table.caption = (
-                "* resembles an operation used in training: not out of distribution, and so no measure of robustness "
-                "to unseen corruptions."
-            )
+        for rows in self._rows():
+            for row in rows:
+                table.add_row(*row)
+            table.add_section()
         return table
 
+    @property
+    def _title(self) -> str:
+        return printable(f"Error in %, {self.name}")
+
     def __str__(self) -> str:
+        require("Printing a report", "robustness", "rich")
         from rich.console import Console
 
         text = io.StringIO()
-        Console(file=text, width=100).print(self)
+        Console(file=text, width=100, force_terminal=False, force_jupyter=False).print(self)
         return text.getvalue()
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
+        bodies = (
+            "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+            for rows in self._rows()
+        )
+        body = "".join(f"<tbody>{rows}</tbody>" for rows in bodies)
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self._notes())
+        return f"<table><caption>{escape(self._title)}</caption><thead><tr>{head}</tr></thead>{body}</table>{notes}"
+
+
+_COLUMNS = ("corruption", *map(str, range(1, 6)), "mean")
+
+
+def _with_tuples(content: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+
+
+def check_comparable(reports: Sequence[RobustnessReport]) -> None:
+    """Checks that reports measured the same: corruptions, data, number of images, strengths and seed.
+
+    Args:
+        reports: One or more reports; their versions may differ.
+
+    Raises:
+        ValueError: If there are none, or two differ; the message names in what.
+    """
+    if not reports:
+        raise ValueError("Expected argument `reports` to have at least one report; got none.")
+    for report in reports[1:]:
+        if report.errors.keys() != reports[0].errors.keys():
+            raise ValueError(
+                f"Expected argument `reports` to be on the same corruptions; {printable(report.name)} is on "
+                f"{list(report.errors)}, {printable(reports[0].name)} on {list(reports[0].errors)}."
+            )
+    facts = ("data", "images", "strengths", "seed")
+    check_alike([(report.name, {name: getattr(report, name) for name in facts}) for report in reports])
+
+
+def check_alike(measured: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Checks that classifiers were, or will be, measured on the same.
+
+    Args:
+        measured: The name of each classifier, and what it is measured on, by name.
+
+    Raises:
+        ValueError: If two differ; the message names in what.
+    """
+    first_name, first = measured[0]
+    for name, facts in measured[1:]:
+        different = [
+            f"{fact} ({_known(value)} and {_known(facts[fact])})"
+            for fact, value in first.items()
+            if facts[fact] != value
+        ]
+        if different:
+            raise ValueError(
+                printable(
+                    f"Expected classifiers measured on the same images; {first_name} and {name} differ in "
+                    f"{', '.join(different)}: compare those that agree."
+                )
+            )
+
+
+def _known(value: Any) -> str:
+    return "unknown" if value is None else str(value)
 
 
 def runs_of_each(reports: Sequence[RobustnessReport]) -> list[tuple[str, list[RobustnessReport]]]:

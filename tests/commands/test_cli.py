@@ -1,5 +1,8 @@
 """The callback in a LightningCLI."""
 
+import inspect
+import re
+
 import pytest
 import yaml
 from lightning.pytorch.cli import LightningCLI
@@ -91,4 +94,11 @@ def test_mistakes_are_told(argument, message, run, capsys):
 def test_help_explains_the_arguments(run, capsys):
     with pytest.raises(SystemExit):
         run("--trainer.callbacks.help=lightning_augmix.AugMixCallback")
-    assert "Upper bound of the intensity of the operations" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    helps = dict(
+        re.findall(r"--trainer\.callbacks\.(\w+) (?:[A-Z_]+|{\S+})(?:, --\S+ [A-Z_]+)? (.+?) \(type: ", printed)
+    )
+    assert helps.keys() == inspect.signature(AugMixCallback).parameters.keys()
+    assert helps["severity"].startswith("Upper bound of the intensity of the operations")
+    assert "See above" not in printed
+    assert all(len(text.split()) > 4 and text.endswith(".") for text in helps.values()), helps

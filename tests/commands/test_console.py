@@ -4,7 +4,8 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from lightning_augmix.commands.console import UsageError, build, readable_errors
-from lightning_augmix.config import register
+from lightning_augmix.commands.schemas import register
+from lightning_augmix.commands.train import main
 
 
 def compose_and_instantiate(override, node):
@@ -35,6 +36,21 @@ def test_bad_values_end_with_one_line(override, node, words):
     assert "pkg://" not in message
 
 
+@pytest.mark.parametrize(
+    ("word", "completions"),
+    [
+        ("augmix=", "augmix=default augmix=jsd augmix=off augmix=safe"),
+        ("augmix.sev", "augmix.severity="),
+        ("experiment=paper_c", "experiment=paper_cifar10 experiment=paper_cifar100"),
+    ],
+)
+def test_shells_complete_overrides(word, completions, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["augmix-train", "--shell-completion", "query=bash"])
+    monkeypatch.setenv("COMP_LINE", f"augmix-train {word}")
+    main()
+    assert capsys.readouterr().out.strip() == completions
+
+
 def test_usage_errors_are_one_line_also_within_the_job():
     with pytest.raises(SystemExit, match=r"^augmix-x: no such thing$"), readable_errors("augmix-x"):  # noqa: SIM117
         with readable_errors("augmix-x"):
@@ -59,3 +75,8 @@ def test_hydras_own_switch_brings_the_trace_back(monkeypatch):
     with pytest.raises(UsageError), readable_errors("augmix-x"):
         raise UsageError("no such thing")
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+def test_errors_are_printed_without_control_characters():
+    with pytest.raises(SystemExit, match=r"^augmix-x: no \\x1b\[2Jsuch thing$"), readable_errors("augmix-x"):
+        raise UsageError("no \x1b[2Jsuch thing")

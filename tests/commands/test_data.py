@@ -1,11 +1,14 @@
 import gzip
 import hashlib
 import pickle
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Subset
 from torchvision import datasets
 
 from lightning_augmix import AugmentAndMixTransform, augment_dataset
@@ -58,12 +61,21 @@ def write_image_folder(root, test_name="test"):
                 Image.new("L", (30, 20), number * 20).save(root / part / name / f"{number}.png")
 
 
+def paths(data):
+    if isinstance(data, Subset):
+        return {data.dataset.samples[index][0] for index in data.indices}
+    return {path for path, _ in data.samples}
+
+
 def check(data, classes, size, train):
     assert data.num_classes == classes
     data.prepare_data()
     data.setup("fit")
     assert len(data.train_data) == train
-    assert not set(data.train_data.indices) & set(data.val_data.indices)
+    if data.hparams.dataset != "image_folder":
+        assert not set(data.train_data.indices) & set(data.val_data.indices)
+    else:
+        assert not paths(data.train_data) & paths(data.val_data)
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         images, targets = next(iter(loader))
         assert images.shape[1:] == (3, size, size)
@@ -100,10 +112,176 @@ def test_cifar(cls, tmp_path, monkeypatch):
     check(data, classes, 32, train - train // 10)
 
 
-@pytest.mark.parametrize("test_name", ["test", "val"])
-def test_image_folder(test_name, tmp_path):
+@pytest.mark.parametrize(("test_name", "train"), [("test", 9), ("val", 12), ("valid", 12), ("validation", 12)])
+def test_image_folder(test_name, train, tmp_path):
     write_image_folder(tmp_path, test_name)
-    check(ImageDataModule("image_folder", str(tmp_path), image_size=24, num_workers=0), 3, 24, 11)
+    check(ImageDataModule("image_folder", str(tmp_path), image_size=24, num_workers=0), 3, 24, train)
+
+
+def write_parts(root, size=(32, 32), **classes_of):
+    """A folder per part and class, with images of one grey: the number of the letter."""
+    for part, classes in classes_of.items():
+        for name in classes:
+            for number in range(4):
+                path = root / part / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", size, (ord(name[0]) - ord("a"),) * 3).save(path)
+
+
+def module(root, **arguments):
+    data = ImageDataModule("image_folder", str(root), **{"image_size": None, "num_workers": 0, **arguments})
+    data.setup("fit")
+    return data
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_classes_are_numbered_by_training_in_all_parts(part, tmp_path, caplog):
+    caplog.set_level("INFO")
+    write_parts(tmp_path, **{"train": "abcd", "test": "abcd", part: "bd"})
+    (tmp_path / part / "c").mkdir()  # as good as none
+    data = module(tmp_path)
+    (images, targets), *_ = data.test_dataloader() if part == "test" else data.val_dataloader()
+    greys = (images * 0.229 + 0.485)[:, 0, 0, 0] * 255
+    assert greys.round().tolist() == targets.tolist()
+    assert set(targets.tolist()) == {1, 3}
+    assert f"{tmp_path / part} has no images of: a, c." in caplog.text
+    assert data.hparams["classes"] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_a_class_that_training_does_not_have_is_refused_by_name(part, tmp_path):
+    write_parts(tmp_path, train="ab", test="ab")
+    write_parts(tmp_path, **{part: "az"})
+    with pytest.raises(UsageError, match=rf"{part} has classes that training does not have: z \(training has a, b\)"):
+        module(tmp_path)
+
+
+def test_a_training_class_without_images_and_folders_without_classes_are_refused(tmp_path):
+    (tmp_path / "train" / ".hidden").mkdir(parents=True)
+    with pytest.raises(UsageError, match="train has no folders"):
+        _ = ImageDataModule("image_folder", str(tmp_path)).num_classes
+    write_parts(tmp_path, train="ab", test="ab")
+    assert ImageDataModule("image_folder", str(tmp_path)).num_classes == 2
+    (tmp_path / "train" / "c").mkdir()
+    with pytest.raises(UsageError, match="train has no images of: c"):
+        module(tmp_path)
+    shutil.rmtree(tmp_path / "train" / "c")
+    for path in (tmp_path / "test").glob("*/*"):
+        path.unlink()
+    with pytest.raises(UsageError, match="test has no images"):
+        module(tmp_path)
+
+
+def test_the_number_of_classes_takes_no_look_into_their_folders(tmp_path, monkeypatch):
+    write_parts(tmp_path, train="abc")
+    monkeypatch.setattr("os.walk", None)
+    assert ImageDataModule("image_folder", str(tmp_path)).num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("parts", "validation", "test", "tested"),
+    [
+        (["train", "val", "test"], "val", "test", "test"),
+        (["train", "validation"], "validation", "validation", "validation"),
+        (["train", "test"], "train", "test", "test"),
+        (["train"], "train", "train", "held-out"),
+    ],
+)
+def test_each_part_comes_from_its_folder(parts, validation, test, tested, tmp_path):
+    write_parts(tmp_path, **dict.fromkeys(parts, "ab"))
+    data = module(tmp_path)
+    assert {Path(path).parts[-3] for path in paths(data.train_data)} == {"train"}
+    assert {Path(path).parts[-3] for path in paths(data.val_data)} == {validation}
+    assert {Path(path).parts[-3] for path in paths(data.test_data)} == {test}
+    assert len(data.train_data) == (6 if validation == "train" else 8)
+    assert data.tested == tested
+    assert len(data.test_images()) == len(data.test_data)
+
+
+def test_a_tenth_of_each_class_is_set_aside():
+    data = ImageDataModule()
+    data.setup("fit")
+    targets = np.asarray(data.val_data.dataset.targets)
+    shares = np.bincount(targets[data.val_data.indices]) / np.bincount(targets)
+    assert shares == pytest.approx(0.1, abs=0.005)
+
+
+def test_a_class_with_one_image_keeps_it_for_training_and_that_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    write_parts(tmp_path, train="abc", test="abc")
+    for number in range(1, 4):
+        (tmp_path / "train" / "b" / f"{number}.png").unlink()
+    data = module(tmp_path)
+    assert [path for path in paths(data.train_data) if Path(path).parent.name == "b"]
+    assert "Not validated, as they have a single image: b." in caplog.text
+    for number in range(1, 4):
+        for name in "ac":
+            (tmp_path / "train" / name / f"{number}.png").unlink()
+    with pytest.raises(UsageError, match="No class has two training images"):
+        module(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("size", "given", "expected"),
+    [
+        ((32, 32), {}, (32, "pad")),
+        ((96, 120), {}, (96, "pad")),
+        ((97, 97), {}, (224, "resized")),
+        ((4, 4), {}, (8, "pad")),
+        ((32, 32), {"crop": "resized"}, (32, "resized")),
+        ((300, 200), {"crop": "pad"}, (224, "pad")),
+        ((300, 200), {"image_size": 64}, (64, "resized")),
+        ((32, 32), {"image_size": 64}, (64, "pad")),
+    ],
+)
+def test_the_images_say_how_they_are_cropped(size, given, expected, tmp_path):
+    write_parts(tmp_path, size, train="ab", test="ab")
+    data = module(tmp_path, **given)
+    assert (data.hparams["image_size"], data.hparams["crop"]) == expected
+    kinds = {type(step).__name__ for step in data.train_data.dataset.transform.transforms}
+    assert ("RandomCrop" in kinds, "RandomResizedCrop" in kinds) == (expected[1] == "pad", expected[1] == "resized")
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        assert next(iter(loader))[0].shape[1:] == (3, expected[0], expected[0])
+
+
+def test_small_images_of_several_sizes(tmp_path):
+    for name, size in (("a", (20, 40)), ("b", (32, 32)), ("c", (60, 36))):
+        write_parts(tmp_path, size, train=name, test=name)
+    data = module(tmp_path)
+    assert data.hparams["image_size"] == 32
+    assert len(np.unique([image.size for image, _ in data.test_images()])) == 1
+    for loader in (data.train_dataloader(), data.test_dataloader()):
+        assert next(iter(loader))[0].shape[1:] == (3, 32, 32)
+
+
+def test_known_datasets_have_their_own_size():
+    data = ImageDataModule(image_size=None)
+    data.setup("fit")
+    assert (data.hparams["image_size"], data.hparams["crop"]) == (8, "pad")
+    assert data.hparams["classes"] == list("0123456789")
+    assert data.test_images()[0][0].size == (8, 8)
+    data = ImageDataModule(crop="resized")
+    data.setup("test")
+    assert data.test_images()[0][0].size == (32, 32)
+
+
+def test_classes_of_known_datasets_cannot_be_renamed():
+    with pytest.raises(UsageError, match=r"argument `classes` to be None or the classes of digits.*got one, two"):
+        ImageDataModule(classes=["one", "two"]).setup("test")
+
+
+def test_given_classes_need_no_training_folder(tmp_path):
+    write_parts(tmp_path, test="bd")
+    data = ImageDataModule("image_folder", str(tmp_path), crop="pad", classes=list("abcd"))
+    data.setup("test")
+    assert data.num_classes == 4
+    assert set(data.test_data.targets) == {1, 3}
+
+
+@pytest.mark.parametrize("classes", ["abc", ["a", "a"], []])
+def test_classes_are_different_names(classes):
+    with pytest.raises(ValueError, match="`classes` to be a list of different names, or None; got"):
+        ImageDataModule("image_folder", classes=classes)
 
 
 def test_the_split_follows_its_seed():
@@ -144,7 +322,14 @@ def test_missing_data_is_an_error_that_names_root_and_remedy(name, tmp_path, mon
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("dataset", "mnist"), ("image_size", 7), ("batch_size", 0), ("num_workers", -1), ("train_images", 0)],
+    [
+        ("dataset", "mnist"),
+        ("image_size", 7),
+        ("crop", "fit"),
+        ("batch_size", 0),
+        ("num_workers", -1),
+        ("train_images", 0),
+    ],
 )
 def test_arguments_out_of_range_are_errors_that_name_them(argument, value):
     with pytest.raises(ValueError, match=rf"argument `{argument}` to be .*; got '?{value}"):

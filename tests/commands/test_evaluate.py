@@ -9,6 +9,9 @@ from statistics import fmean, stdev
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from test_data import write_parts
 from test_published import write_cifar_c
 
 from commands_fixture import fixture_of
@@ -50,10 +53,12 @@ def test_a_checkpoint_on_published_files(command, checkpoints, tmp_path):
     write_cifar_c(tmp_path / "c")
     printed = command(f"ckpt_path={checkpoints[1]}", "corruptions=c", *QUICK)
     assert "Error in %, jsd" in printed
+    assert "Measured on 360 images of digits; corruptions from c (CIFAR-10-C's format)." in " ".join(printed.split())
     folder = files(tmp_path)
     report = RobustnessReport.load(folder / "jsd.json")
     assert tuple(report.errors) == CORRUPTIONS
     assert "solarize" in report.operations
+    assert (report.data, report.images, report.source) == ("digits", 360, "c (CIFAR-10-C's format)")
     assert report.overlapping == ()
     assert {path.name for path in folder.glob("*.*")} >= {"jsd.json", "jsd.csv", "errors.png", "reliability.png"}
 
@@ -99,6 +104,8 @@ def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_p
     reports = [json.loads((folder / f"{name}.json").read_text()) for name in ("plain", "consistent")]
     assert [bool(report["operations"]) for report in reports] == [False, True]
     assert reports[0]["clean"] != reports[1]["clean"]
+    for report in reports:
+        assert (report["data"], report["strengths"], report["seed"]) == ("digits", "ImageNet-C", 0)
     corrupted = tmp_path / "data" / "corrupted" / "digits"
     assert np.load(corrupted / "fog.npy").shape == (5 * 360, 8, 8)
     written = (corrupted / "fog.npy").stat().st_mtime
@@ -144,6 +151,8 @@ def test_an_interrupt_keeps_what_was_computed_and_nothing_in_parts(checkpoints, 
         (["ckpt_path={checkpoint}", "names=[a,b]"], "Expected names to have a unique name"),
         (["ckpt_path={checkpoint}", "names=[a/b]"], "Expected names to be file names, without slashes"),
         (["ckpt_path=[]"], r"Expected ckpt_path to be a checkpoint file.*got \[\]"),
+        (["ckpt_path={checkpoint}", "names=" + 251 * "n"], r"at most 250 bytes; got 'nnn.* \(pass names=\[…\]\)"),
+        (["ckpt_path={checkpoint}", f"names='{126 * 'é'}'"], "at most 250 bytes; got 'ééé"),
         (["ckpt_path={checkpoint}", "names=a/b"], r"without slashes; got \['a/b'\]"),
         (["ckpt_path={checkpoint}", "corruptions=null"], "Expected corruptions to be a folder; got None"),
         (["ckpt_path={checkpoint}", "cache=3"], "Expected cache to be a folder; got 3"),
@@ -166,9 +175,179 @@ def test_mistakes_are_one_line(arguments, message, command, checkpoints, tmp_pat
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_what_is_no_checkpoint_of_ours_is_an_error(command, tmp_path):
-    import torch
+def test_an_accelerator_that_is_not_there_is_told_before_corruptions_are_computed(command, checkpoints, tmp_path):
+    with pytest.raises(SystemExit, match=r"^augmix-evaluate: No supported gpu backend found!$"):
+        command(f"ckpt_path={checkpoints[0]}", "trainer.accelerator=gpu")
+    assert not (tmp_path / "data").exists()
 
+
+def test_unknown_keys_are_refused(command, checkpoints):
+    with pytest.raises(SystemExit, match=r"There is no key 'cach' \(did you mean cache\?\)"):
+        command(f"ckpt_path={checkpoints[0]}", "+cach=here")
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(command, checkpoints):
+    with pytest.raises(SystemExit, match=r"^augmix-evaluate: .*/proc/cache") as stopped:
+        command(f"ckpt_path={checkpoints[0]}", "cache=/proc/cache")
+    assert "\n" not in str(stopped.value.code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_it_ends_with_its_worker_processes(number, status, checkpoints, tmp_path):
+    arguments = [f"ckpt_path={checkpoints[0]}", "processes=2", "data.num_workers=0"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "lightning_augmix.commands.evaluate", *arguments],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("data/corrupted/digits/*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    run.send_signal(number)
+    printed = run.communicate(timeout=60)[0]
+    assert run.returncode == status, printed
+    assert "Traceback" not in printed
+    with pytest.raises(ProcessLookupError):
+        os.killpg(run.pid, 0)
+
+
+@pytest.fixture
+def of_folders(checkpoints, tmp_path):
+    """Makes a checkpoint that says it was trained on a folder of images."""
+
+    def make(name, root, images=1, size=16):
+        for part in ("train", "test"):
+            for number in range(images):
+                path = tmp_path / root / part / "ant" / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (20, 20)).save(path)
+        state = torch.load(checkpoints[0], weights_only=True)
+        state["datamodule_hyper_parameters"] |= {
+            "dataset": "image_folder",
+            "root": str(tmp_path / root),
+            "classes": ["ant", *map(str, range(9))],
+            "image_size": size,
+        }
+        torch.save(state, tmp_path / f"{name}.ckpt")
+        return tmp_path / f"{name}.ckpt"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("other", "corruptions", "differ"),
+    [
+        (None, "computed", r"data \(digits and image_folder a/test at 16 pixels\), images \(360 and 1\)"),
+        (None, "c", r"data \(digits and image_folder a/test\), images \(360 and 1\)"),
+        ({"root": "b"}, "c", r"data \(image_folder b/test and image_folder a/test\)"),
+        ({"root": "b/a", "images": 2}, "c", r"images \(2 and 1\)"),
+        ({"root": "a", "size": 24}, "computed", r"data \(.* at 24 pixels and .* at 16 pixels\)"),
+        ({"root": "a", "size": 24}, "c", None),
+    ],
+)
+def test_checkpoints_of_different_images_are_refused_before_any_is_measured(
+    other, corruptions, differ, command, checkpoints, of_folders, tmp_path, monkeypatch
+):
+    write_cifar_c(tmp_path / "c")
+    first = checkpoints[0] if other is None else of_folders("first", **other)
+    second = of_folders("second", "a")
+
+    def measured(*args, **settings):
+        raise ValueError("measured")
+
+    monkeypatch.setattr("lightning_augmix.robustness.evaluate.evaluate_robustness", measured)
+    message = "measured$" if differ is None else rf"x and y differ in {differ}: compare those that agree\.$"
+    with pytest.raises(SystemExit, match=f"^augmix-evaluate: .*{message}"):
+        command(f"ckpt_path=[{first},{second}]", "names=[x,y]", f"corruptions={corruptions}", *QUICK)
+
+
+@pytest.mark.slow
+def test_names_of_folders_are_escaped(command, checkpoints, tmp_path):
+    write_cifar_c(tmp_path / "c\x1b[2J")
+    run = tmp_path / "run\x1b[31m[red]"
+    shutil.copytree(checkpoints[0].parent, run / "checkpoints")
+    printed = command(
+        f"ckpt_path=['{run}/checkpoints/last.ckpt','{checkpoints[1]}']",
+        "corruptions='c\x1b[2J'",
+        "hydra.run.dir='out\x1b[2J'",
+        *QUICK,
+    )
+    assert "\x1b" not in printed
+    assert printed.count(r"run\x1b[31m[red]") >= 2
+    assert RobustnessReport.load(tmp_path / "out\x1b[2J" / r"run\x1b[31m[red].json").name == r"run\x1b[31m[red]"
+
+
+def test_names_of_folders_in_errors_are_escaped(command, tmp_path):
+    with pytest.raises(SystemExit, match=r"^augmix-evaluate: .*got 'a\\x1b\[2J'") as caught:
+        command("ckpt_path='a\x1b[2J'", *QUICK)
+    assert str(caught.value).isprintable()
+
+
+def test_what_is_no_checkpoint_of_ours_is_an_error(command, tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(SystemExit, match=r"other\.ckpt is not a checkpoint of augmix-train"):
         command("ckpt_path=other.ckpt", *QUICK)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A checkpoint of a run on folders, and the folders; the test folder lacks the first class."""
+    root = tmp_path_factory.mktemp("folders")
+    write_parts(root, train="abc", test="bc")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        arguments = ["data=image_folder", "data.root=.", "augmix=off", "trainer.max_epochs=1", "hydra.run.dir=run"]
+        patch.setattr(sys, "argv", ["augmix-train", *arguments, *QUICK])
+        train.main()
+    return root / "run" / "checkpoints" / "last.ckpt", root
+
+
+def evaluated(monkeypatch, command, *arguments):
+    """What is handed on to be measured."""
+    handed = []
+
+    def measure(model, data, *others, **settings):
+        handed.append((data, others[1]))
+        raise ValueError("enough")
+
+    monkeypatch.setattr("lightning_augmix.robustness.evaluate.evaluate_robustness", measure)
+    monkeypatch.setattr(evaluate, "_corrupted", lambda cfg, data: None)
+    with pytest.raises(SystemExit, match="enough"):
+        command(*arguments, *QUICK)
+    return handed[0]
+
+
+def test_the_numbers_of_the_classes_are_those_of_training(command, folders, tmp_path, monkeypatch):
+    checkpoint, root = folders
+    shutil.copytree(root / "test", tmp_path / "new" / "test")  # alone, without training images
+    data, _ = evaluated(monkeypatch, command, f"ckpt_path={checkpoint}", "data.root=new")
+    assert set(data.targets) == {1, 2}
+    assert data[0][0].shape == (3, 32, 32)
+
+
+def older(checkpoint, path, **changes):
+    """A checkpoint as earlier versions wrote them."""
+    saved = torch.load(checkpoint)
+    hyperparameters = {**saved["datamodule_hyper_parameters"], **changes}
+    saved["datamodule_hyper_parameters"] = {
+        key: value for key, value in hyperparameters.items() if key not in ("crop", "classes")
+    }
+    torch.save(saved, path)
+    return path
+
+
+def test_checkpoints_of_earlier_versions_crop_as_they_did(command, folders, tmp_path, monkeypatch):
+    checkpoint, root = folders
+    path = older(checkpoint, tmp_path / "old.ckpt", image_size=224)
+    data, _ = evaluated(monkeypatch, command, f"ckpt_path={path}", f"data.root={root}")
+    resize = next(step for step in data.transform.transforms if type(step).__name__ == "Resize")
+    assert resize.size == [256]
+    assert set(data.targets) == {1, 2}
+
+
+def test_data_with_another_number_of_classes_are_refused(command, folders, tmp_path):
+    path = older(folders[0], tmp_path / "old.ckpt")
+    write_parts(tmp_path, train="abcd", test="abcd")
+    with pytest.raises(SystemExit, match=r"old\.ckpt knows 3 classes, its data have 4"):
+        command(f"ckpt_path={path}", f"data.root={tmp_path}", *QUICK)

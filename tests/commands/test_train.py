@@ -1,11 +1,22 @@
 import csv
+import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
-from test_data import write_fashion_mnist, write_image_folder
+import torch
+import yaml
+from test_data import write_fashion_mnist, write_image_folder, write_parts
 
 from commands_fixture import fixture_of
+from lightning_augmix import AugMixCallback, __version__
 from lightning_augmix.commands import train
+from lightning_augmix.commands.console import _new_folder
+from lightning_augmix.commands.model import Classifier
 
 QUICK = ["trainer.max_epochs=1", "data.num_workers=0", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
 pytestmark = [
@@ -35,12 +46,14 @@ def test_the_default_run_learns_digits_with_augmix(command, tmp_path):
         "AugmentAndMixTransform(severity=3.0, width=3, depth=-1, alpha=1.0, augmentation_set='all'), ToImage()"
         in printed
     )
-    assert "Clean accuracy" in printed
+    assert "The last weights" in printed
     assert "severity 3, set all" in printed
     (output,) = outputs(tmp_path)
     assert float(last(output, "test_accuracy")) > 0.8
     assert (output / "checkpoints" / "last.ckpt").is_file()
-    assert "severity: 3.0" in (output / "logs" / "hparams.yaml").read_text()
+    logged = {name: yaml.safe_load((output / "logs" / f"{name}.yaml").read_text()) for name in ("augmix", "hparams")}
+    assert AugMixCallback(**logged["augmix"]).settings == AugMixCallback().settings
+    assert "augmix" not in logged["hparams"]
     assert "AugMix was inserted" in (output / "train.log").read_text()
 
 
@@ -74,6 +87,66 @@ def test_image_folder_with_a_torchvision_model(command, tmp_path):
     assert "mobilenet_v3" in command("data=image_folder", *overrides, *QUICK)
 
 
+@pytest.mark.parametrize(
+    ("parts", "figure"), [(["train", "test"], "test accuracy"), (["train", "valid"], "valid accuracy")]
+)
+def test_the_table_says_which_folder_and_which_weights_were_measured(parts, figure, command, tmp_path):
+    write_parts(tmp_path, **dict.fromkeys(parts, "abc"))
+    printed = command("data=image_folder", f"data.root={tmp_path}", "augmix=off", *QUICK)
+    assert "The last weights" in printed
+    assert re.search(r"[\w-]+ accuracy(?= ┃\n)", printed)[0] == figure
+    assert "Images of 32 pixels: data.image_size=32, data.crop=pad." in printed
+    (output,) = outputs(tmp_path)
+    with (output / "logs" / "metrics.csv").open() as file:
+        assert ("test_accuracy" in next(csv.reader(file))) is (figure == "test accuracy")
+    assert "image_size: 32" in (output / "logs" / "hparams.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_the_best_weights_and_the_last_are_kept(command, tmp_path, monkeypatch):
+    accuracies = iter([0.2, 0.9, 0.5, 0.5])
+    monkeypatch.setattr(
+        Classifier,
+        "validation_step",
+        lambda self, batch, index: self.log("val_accuracy", torch.tensor(next(accuracies))),
+    )
+    arguments = ["trainer.max_epochs=3", "data.batch_size=256", "+trainer.num_sanity_val_steps=0"]
+    printed = command("augmix=off", "data.train_images=64", *arguments, *QUICK[1:])
+    assert "Highest validation accuracy: 90.00%, of the weights in best.ckpt" in printed
+    (output,) = outputs(tmp_path)
+    epochs = {name: torch.load(output / "checkpoints" / f"{name}.ckpt")["epoch"] for name in ("best", "last")}
+    assert epochs == {"best": 1, "last": 2}
+    hyperparameters = torch.load(output / "checkpoints" / "last.ckpt")["datamodule_hyper_parameters"]
+    assert hyperparameters["classes"] == list("0123456789")
+
+
+def test_without_validation_the_last_weights_are_kept(command, tmp_path):
+    with pytest.warns(UserWarning, match="could not find the monitored key"):
+        command("augmix=off", "data.train_images=64", "trainer.limit_val_batches=0", *QUICK)
+    (output,) = outputs(tmp_path)
+    assert (output / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("augmix", ["default", "off"])
+def test_a_damaged_image_ends_the_run_with_one_line(workers, augmix, command, tmp_path):
+    write_parts(tmp_path, train="ab", test="ab")
+    path = tmp_path / "train" / "a" / "0.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    others = [f"data.num_workers={workers}", f"augmix={augmix}", "+trainer.num_sanity_val_steps=0", "data.seed=1"]
+    with pytest.raises(SystemExit) as stopped:
+        command("data=image_folder", f"data.root={tmp_path}", *QUICK, *others)
+    assert stopped.value.code.startswith(f"augmix-train: {path} cannot be read as an image")
+    assert "\n" not in stopped.value.code
+
+
+def test_a_class_that_training_does_not_have_ends_the_run_before_it(command, tmp_path):
+    write_parts(tmp_path, train="ab", test="abz")
+    with pytest.raises(SystemExit, match=r"augmix-train: .*test has classes that training does not have: z"):
+        command("data=image_folder", f"data.root={tmp_path}", *QUICK)
+    assert not list(tmp_path.glob("outputs/*/*/checkpoints"))
+
+
 def test_a_run_can_be_resumed(command, tmp_path):
     command("data.train_images=128", *QUICK)
     (output,) = outputs(tmp_path)
@@ -100,8 +173,25 @@ def test_a_run_can_be_resumed(command, tmp_path):
         (["model.momentum=1"], "`momentum` to be a real number in [0, 1); got 1.0"),
         (["callbacks=augmix"], "callbacks=augmix is for your own applications"),
         (["trainer.accelerator=quantum"], "got 'quantum'|quantum"),
+        (["augmix=null"], "override must be a string or a list"),
+        (["augmix.inject=false"], "augmix.inject=false is for code of your own"),
+        (
+            ["augmix=jsd", "model.views=0"],
+            "Expected model.views, with which the loss is JSDLoss, to be augmix",
+        ),
+        (["+epochs=3"], "There is no key 'epochs'; the keys are augmix, callbacks"),
+        (["+seeds=3"], "There is no key 'seeds' (did you mean seed?)"),
+        (["objective=accuracy"], "`objective` to be one of val_accuracy, corrupted_accuracy; got 'accuracy'|objective"),
+        (["logger=tensorbord"], "Could not find 'logger/tensorbord' Available options in 'logger': csv"),
+        (["hydra.run.dir=/proc/x"], "/proc/x"),
+        (["trainer.accelerator=gpu"], "augmix-train: No supported gpu backend found|gpu"),
         (["+trainer.nope=1"], "TypeError: Trainer.__init__() got an unexpected keyword argument 'nope'"),
-        (["ckpt_path=nope.ckpt"], "ckpt_path to be the path of a checkpoint file; got 'nope.ckpt'"),
+        (
+            ["ckpt_path=nope.ckpt"],
+            "Expected ckpt_path to be a checkpoint file of augmix-train, such as outputs/…/checkpoints/last.ckpt; got "
+            "'nope.ckpt'",
+        ),
+        (["ckpt_path=3"], "Expected ckpt_path to be a checkpoint file of augmix-train"),
     ],
 )
 def test_bad_values_end_with_one_line(command, arguments, words, capfd):
@@ -129,3 +219,174 @@ def test_flags(command, flags, words, capfd):
         assert not stopped.code  # noqa: PT017
         printed = capfd.readouterr().out
     assert words in printed
+
+
+# ---- Runs -----------------------------------------------------------------------------------------------------------
+
+
+SMALL = ["data.train_images=128", *QUICK]
+
+
+def start(tmp_path, *arguments, **settings):
+    command = [sys.executable, "-m", "lightning_augmix.commands.train", *arguments]
+    return subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **settings
+    )
+
+
+def test_a_sweep_goes_on_after_a_bad_run_and_ends_with_a_table(command, tmp_path, capfd):
+    with pytest.raises(SystemExit) as stopped:
+        command("--multirun", "augmix.severity=1,11,2", *SMALL)
+    assert stopped.value.code == "1 of 3 runs failed."
+    printed = capfd.readouterr()
+    assert "augmix-train: Expected argument `severity`" in printed.err
+    assert "Traceback" not in printed.err
+    table = printed.out[printed.out.rindex("Runs  ") :]
+    assert re.search(r"augmix.severity=1 .*%.*\n.*augmix.severity=11.*failed.*\n.*augmix.severity=2 .*%", table)
+    assert "trainer.max_epochs" not in table
+    assert len(list(tmp_path.glob("multirun/*/*/*/run.json"))) == 3
+
+
+def test_runs_at_once_have_folders_of_their_own(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [_new_folder("outputs/now") for _ in range(3)]
+    assert names == ["outputs/now", "outputs/now-2", "outputs/now-3"]
+    assert all((tmp_path / name).is_dir() for name in names)
+
+
+@pytest.mark.slow
+def test_runs_of_one_second_do_not_share_a_folder(tmp_path):
+    override = "hydra.run.dir=${new_folder:outputs/here}"
+    runs = [start(tmp_path, *SMALL, override, f"seed={seed}") for seed in range(3)]
+    printed = [run.communicate(timeout=300)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0], printed
+    folders = sorted(tmp_path.glob("outputs/*"))
+    assert len(folders) == 3
+    seeds = {(folder / ".hydra" / "overrides.yaml").read_text().split("seed=")[1].strip() for folder in folders}
+    assert seeds == {"0", "1", "2"}
+
+
+def test_a_resume_in_the_folder_of_the_run_keeps_its_log(command, tmp_path):
+    folder = f"hydra.run.dir={tmp_path / 'run'}"
+    command(*SMALL, folder, "trainer.log_every_n_steps=1")
+    before = (tmp_path / "run" / "logs" / "metrics.csv").read_text()
+    checkpoint = f"ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
+    command(*SMALL, folder, checkpoint, "trainer.max_epochs=2", "trainer.log_every_n_steps=1")
+    after = (tmp_path / "run" / "logs" / "metrics.csv").read_text()
+    assert after.startswith(before)
+    assert len(after) > len(before)
+
+
+def test_fewer_epochs_than_the_checkpoint_has_are_one_line(command, tmp_path, capfd):
+    command(*SMALL, f"hydra.run.dir={tmp_path / 'run'}", "trainer.max_epochs=3")
+    checkpoint = f"ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
+    with pytest.raises(SystemExit, match="augmix-train: You restored a checkpoint with current_epoch=2"):
+        command(*SMALL, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trainer.limit_test_batches=0"], "held-out"),
+        (["trainer.limit_val_batches=0", "~callbacks"], "test"),
+        (["callbacks.checkpoint=null"], "test"),
+        (["trainer.fast_dev_run=true"], "test"),
+        (["~logger"], "test"),
+    ],
+)
+def test_what_is_left_out_is_no_error(arguments, words, command):
+    assert words in command(*SMALL, *arguments).partition("The last weights")[2]
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "[csv,tensorboard]"])
+def test_other_loggers(logger, command, tmp_path):
+    command(*SMALL, f"logger={logger}")
+    assert list(tmp_path.glob("outputs/*/*/tensorboard/events*"))
+    assert bool(list(tmp_path.glob("outputs/*/*/logs/metrics.csv"))) is ("csv" in logger)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "ddp_fork"])
+def test_every_strategy_of_one_machine(strategy, tmp_path):
+    run = start(tmp_path, *SMALL, f"trainer.strategy={strategy}", "trainer.devices=2", "trainer.max_epochs=2")
+    printed = run.communicate(timeout=300)[0]
+    assert run.returncode == 0, printed
+    assert re.search(r"set all .*│ 2 +│ \d", printed.replace("set all\n", "set all ")) or "│ 2  " in printed
+    assert printed.count("The last weights") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(
+    ("number", "status", "words"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_an_interrupt_is_one_line_and_leaves_a_checkpoint_and_no_process(number, status, words, tmp_path):
+    settings = ["trainer.max_epochs=500", "data.num_workers=2", "trainer.enable_progress_bar=false"]
+    run = start(tmp_path, *settings, "hydra.run.dir=run", start_new_session=True)
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    written = checkpoint.stat().st_mtime_ns
+    run.send_signal(number)
+    printed = run.communicate(timeout=60)[0]
+    assert run.returncode == status
+    assert printed.splitlines()[-1] == f"augmix-train: {words}."
+    assert "Traceback" not in printed
+    assert checkpoint.stat().st_mtime_ns > written
+    with pytest.raises(ProcessLookupError):
+        os.killpg(run.pid, 0)
+
+
+@pytest.mark.slow
+def test_optuna_looks_for_the_best_validation(tmp_path):
+    run = start(tmp_path, "hparams_search=optuna", "hydra.sweeper.n_trials=2", *SMALL)
+    printed = run.communicate(timeout=300)[0]
+    assert run.returncode == 0, printed
+    assert printed.count("The last weights") == 2
+    assert "Best parameters: {'augmix.severity'" in printed
+    assert "Runs  " in printed
+
+
+@pytest.mark.slow
+def test_a_sweep_can_maximise_the_accuracy_on_corruptions(command, tmp_path):
+    printed = command("objective=corrupted_accuracy", "data.image_size=8", *SMALL)
+    assert re.search("corrupted", printed.partition("The last weights")[2])
+    [run] = tmp_path.glob("outputs/*/*/run.json")
+    assert 0 < json.loads(run.read_text())["measures"]["corrupted accuracy"] < 1
+
+
+def test_the_version_is_that_of_the_package(command):
+    assert command("--version") == f"augmix-train {__version__}\n"
+
+
+def test_help_says_what_each_value_means(command):
+    printed = command("--help")
+    values = re.findall(
+        r"^  ([\w.]+)=\S*(.*)\n(?=(.*))", printed.partition("Values (key=value)")[2], flags=re.MULTILINE
+    )
+    assert {"seed", "data.root", "model.momentum", "augmix.severity", "trainer.strategy"} <= {
+        name for name, *_ in values
+    }
+    assert [name for name, text, after in values if not text.strip() and not after.strip()] == []
+    for word in ("augmix_schema", "See above", "None", "``", "schema/"):
+        assert word not in printed
+    for option in ("logger=csv", "trainer=ddp", "hparams_search=optuna", "augmix=jsd", "data=image_folder"):
+        assert option in printed
+
+
+@pytest.mark.slow
+def test_help_ends_quietly_where_nobody_reads_on(tmp_path):
+    done = subprocess.run(
+        f"{sys.executable} -m lightning_augmix.commands.train --help | head -1",
+        shell=True, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "augmix-train trains an image classifier with AugMix.\n"
+    assert done.stderr == ""
+
+
+def test_no_advertisement_reaches_the_user(command):
+    printed = command(*SMALL)
+    for word in ("Tip", "litlogger", "LeafSpec", "num_workers"):
+        assert word not in printed

@@ -6,9 +6,9 @@ import pytest
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from PIL import Image
-from test_report import BINS, report
+from test_report import BINS, ESCAPED, HOSTILE, report
 
-from lightning_augmix.robustness.charts import draw_errors, draw_reliability
+from lightning_augmix.robustness.charts import draw_errors, draw_reliability, plot_errors
 from lightning_augmix.robustness.published import CORRUPTIONS
 
 
@@ -34,6 +34,8 @@ def test_reports_that_cannot_be_compared_are_an_error(draw, tmp_path):
         draw([], tmp_path / "picture.png")
     with pytest.raises(ValueError, match=r"on the same corruptions; b is on \['fog'\]"):
         draw([report("a"), report("b", errors={"fog": (0.1,) * 5})], tmp_path / "picture.png")
+    with pytest.raises(ValueError, match=r"a and b differ in data \(digits and unknown\), seed \(0 and 1\)"):
+        draw([report("a", data="digits", seed=0), report("b", seed=1)], tmp_path / "picture.png")
 
 
 @pytest.fixture
@@ -94,3 +96,29 @@ def test_names_are_written_as_they_are(draw, drawn, tmp_path):
     draw([report("_base"), report(r"a$\frac$b")], tmp_path / "picture.png")
     texts = [text.split(":")[0].strip() for text in labels(drawn[0].axes[0])]
     assert texts == ["_base", r"a\$\frac\$b"]  # Matplotlib's way to write dollars
+
+
+@pytest.mark.parametrize("draw", [draw_errors, draw_reliability])
+def test_names_from_others_are_escaped_and_shortened(draw, drawn, tmp_path):
+    draw([report(HOSTILE), report("n" * 250)], tmp_path / "picture.png")
+    texts = [text.split(": RMS")[0] for text in labels(drawn[0].axes[0])]
+    assert texts == [ESCAPED, f"{'n' * 15}…{'n' * 14}"]
+
+
+@pytest.mark.parametrize("corruptions", [1, 15])
+def test_many_long_names_leave_room_for_the_bars(corruptions):
+    errors = dict.fromkeys(CORRUPTIONS[:corruptions], (0.1,) * 5)
+    figure, axes = plot_errors([report(f"{number} {'n' * 250}", errors) for number in range(6)])
+    figure.canvas.draw()
+    assert axes.get_position().height > 0.3
+    assert axes.get_legend().get_window_extent().x1 < 1.1 * figure.bbox.width
+
+
+@pytest.mark.parametrize("draw", [draw_errors, draw_reliability])
+def test_a_full_disk_leaves_no_part_of_a_picture(draw, tmp_path, request):
+    draw([report()], tmp_path / "picture.png")
+    before = (tmp_path / "picture.png").read_bytes()
+    request.getfixturevalue("full_disk")
+    with pytest.raises(OSError, match="too large"):
+        draw([report()], tmp_path / "picture.png")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]

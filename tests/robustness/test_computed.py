@@ -1,5 +1,6 @@
 import json
 import shutil
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -146,12 +147,21 @@ def test_a_published_set_is_not_written_to(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), labels)
 
 
-@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_folder_that_is_opened_again_is_a_computed_one(tmp_path):
+    first = compute_corruptions(Images(), tmp_path, ["contrast"], seed=3, processes=1, show_progress=False)
+    for data in (first, open_corruptions(tmp_path)):
+        assert (data.source, data.strengths, data.seed) == ("computed", "ImageNet-C", 3)
+        assert data.versions == {"imagecorruptions-imaug": version("imagecorruptions-imaug")}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"seed": "0"}', '{"seed": 0, "imagecorruptions-imaug": null}'])
 def test_a_damaged_origin_is_an_error_that_names_it(content, tmp_path):
     computed(Images(), tmp_path, ["contrast"], seed=np.int64(0))
     (tmp_path / "origin.json").write_text(content)
     with pytest.raises(ValueError, match=r"origin\.json is damaged"):
         computed(Images(), tmp_path, ["contrast"])
+    with pytest.raises(ValueError, match=r"origin\.json is damaged"):
+        open_corruptions(tmp_path)
 
 
 def test_an_interrupted_computation_goes_on(tmp_path):

@@ -9,15 +9,16 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from test_published import write_cifar_c
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 from torchmetrics.functional.classification import multiclass_calibration_error
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from lightning_augmix import evaluate_robustness
+from lightning_augmix import __version__, evaluate_robustness
 from lightning_augmix.robustness import evaluate
 from lightning_augmix.robustness.published import CORRUPTIONS, open_corruptions
 
@@ -95,6 +96,13 @@ def test_the_report_equals_a_computation_by_hand(workers, tmp_path):
         model, clean, tmp_path, TO_TENSOR, batch_size=3, num_workers=workers, trainer=trainer(tmp_path), name="color"
     )
     assert report.name == "color"
+    assert (report.data, report.images, report.strengths, report.seed) == ("Clean", 11, None, None)
+    assert report.source == f"{tmp_path.name} (CIFAR-10-C's format)"
+    assert report.versions == {
+        "lightning_augmix": __version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
     assert report.clean_error == error_by_hand(clean.images, np.arange(11) % 3)
     assert tuple(report.errors) == CORRUPTIONS
     for name, errors in report.errors.items():
@@ -131,6 +139,25 @@ def test_some_corruptions_and_operations_of_the_training(tmp_path):
     assert report.name == "ByColor"
 
 
+def test_computed_corruptions_are_named_with_their_strengths_seed_and_library(tmp_path):
+    write_cifar_c(tmp_path, corruptions=["fog"])
+    origin = {"images": "digest", "seed": 5, "imagecorruptions-imaug": "1.1.5"}
+    (tmp_path / "origin.json").write_text(json.dumps(origin))
+    report = evaluate_robustness(
+        ByColor(),
+        Subset(Clean(4), [0, 2]),
+        tmp_path,
+        TO_TENSOR,
+        corruptions=["fog"],
+        trainer=trainer(tmp_path),
+        data_name="colours",
+    )
+    assert (report.data, report.images) == ("colours", 2)
+    assert (report.source, report.strengths, report.seed) == ("computed", "ImageNet-C", 5)
+    assert report.versions["imagecorruptions-imaug"] == "1.1.5"
+    assert evaluate.name_of(Subset(Clean(4), [0, 2])) == "Subset of Clean"
+
+
 def test_a_lightning_module_is_measured_by_what_its_forward_gives(tmp_path):
     class Module(pl.LightningModule):
         def __init__(self):
@@ -163,6 +190,8 @@ def test_a_lightning_module_is_measured_by_what_its_forward_gives(tmp_path):
         ({"num_workers": -1}, ValueError, "`num_workers` to be an integer, at least 0; got -1"),
         ({"trainer": "cpu"}, TypeError, "`trainer` to be a lightning.pytorch.Trainer; got 'cpu'"),
         ({"augmentation_set": "saef", "corrupted": "nowhere"}, ValueError, "`augmentation_set`.*saef"),
+        ({"name": 3}, TypeError, "`name` to be a string; got 3"),
+        ({"data_name": b"digits"}, TypeError, "`data_name` to be a string"),
         ({"corruptions": ["snow"]}, ValueError, "lacks .*snow.npy"),
         ({"corrupted": "nowhere"}, ValueError, "nowhere is not a folder"),
     ],
@@ -187,6 +216,8 @@ def test_folders_of_other_classes_are_an_error(tmp_path):
     quiet = trainer(tmp_path)
     report = evaluate_robustness(ByColor(), clean, tmp_path / "c", TO_TENSOR, corruptions=["fog"], trainer=quiet)
     assert report.errors == {"fog": (report.clean_error,) * 5}
+    assert report.data == f"ImageFolder {tmp_path.name}/clean"
+    assert report.source == "c (ImageNet-C's format)"
 
 
 @pytest.mark.parametrize(
@@ -272,7 +303,7 @@ RANKS = """
 import sys, warnings
 warnings.simplefilter("ignore")
 sys.path.insert(0, sys.argv[1])
-from lightning_augmix import evaluate_robustness
+from lightning_augmix import __version__, evaluate_robustness
 sys.path.append(f"{sys.argv[1]}/robustness")
 from test_evaluate import ByColor, Clean, TO_TENSOR, trainer
 
