@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["callbacks", "expect", "was_read"]
 
-# Where the configuration of a job has AugMixCallback, until one is made, and whether the job runs.
-_unread: list[str] = []
-_runs: list[Callable[[], bool]] = []
+# Where the configuration of a job has AugMixCallback, until one is made; each with what tells whether the job runs.
+_unread: list[tuple[str, Callable[[], bool]]] = []
 
 
 def expect(keys: Sequence[str], runs: Callable[[], bool]) -> None:
@@ -25,7 +24,7 @@ def expect(keys: Sequence[str], runs: Callable[[], bool]) -> None:
         keys: The keys of its nodes; none if it has none.
         runs: Tells whether the job still runs.
     """
-    _unread[:], _runs[:] = keys, [runs]
+    _unread[:] = [(key, runs) for key in keys]
 
 
 def was_read() -> None:
@@ -33,13 +32,13 @@ def was_read() -> None:
     _unread.clear()
 
 
-def _is_unread() -> bool:
-    return bool(_unread) and all(runs() for runs in _runs)
+def _unread_key() -> str | None:
+    return next((key for key, runs in _unread if runs()), None)
 
 
 def callbacks() -> "list[pl.Callback]":
     """What Lightning adds to every Trainer: nothing, unless AugMix is configured and was not made."""
-    if not _is_unread():
+    if _unread_key() is None:
         return []
     import lightning.pytorch as pl
 
@@ -47,8 +46,8 @@ def callbacks() -> "list[pl.Callback]":
         """Refuses a fit."""
 
         def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-            if stage == "fit" and _is_unread():
-                key = _unread[0]
+            key = _unread_key()
+            if stage == "fit" and key is not None:
                 raise ValueError(
                     f"The configuration has AugMixCallback at `{key}`, and the application makes none of it: it would "
                     "train without AugMix. Write `callbacks=[default,augmix]` instead, for applications that "

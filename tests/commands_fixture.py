@@ -4,6 +4,15 @@ import sys
 
 import pytest
 
+#: Overrides of the commands that train and evaluate.
+QUICK = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "data.num_workers=0"]
+#: What Lightning says of such short runs, each in an output folder of its own.
+QUIET = [
+    pytest.mark.filterwarnings("ignore:.*litlogger"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+    pytest.mark.filterwarnings("ignore:The `.*_dataloader` does not have many workers"),
+]
+
 
 def fixture_of(name, main):
     """A fixture: a function that runs the command in an empty folder and returns what it printed."""

@@ -10,7 +10,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from itertools import count
 from typing import Any, NoReturn
 
@@ -27,7 +26,7 @@ from lightning_augmix._errors import PlacementError
 from lightning_augmix._extras import EXTRAS, require
 from lightning_augmix._text import printable
 from lightning_augmix.commands import sweeps
-from lightning_augmix.commands.help import described
+from lightning_augmix.commands.help import described, text_of
 from lightning_augmix.commands.schemas import register
 
 __all__ = ["Terminated", "UsageError", "build", "hydra_command", "log_through_hydra", "readable_errors", "usage_errors"]
@@ -35,12 +34,7 @@ __all__ = ["Terminated", "UsageError", "build", "hydra_command", "log_through_hy
 # Lines in which Hydra and OmegaConf explain their internals.
 _INSIDES = ("full_key:", "object_type=", "reference_type=", "Config search path:", "provider=", "Set the environment")
 # What is no fault of the user's run and offers no choice.
-_ADVERTISEMENTS = (
-    "💡 Tip",
-    "Detected KeyboardInterrupt",
-    "Received SIGTERM",
-    "`weights_only` was not set",
-)
+_ADVERTISEMENTS = ("💡 Tip", "Detected KeyboardInterrupt", "Received SIGTERM", "`weights_only` was not set")
 _KNOWN_WARNINGS = (
     ".*isinstance.treespec, LeafSpec",  # Lightning with a newer torch
     ".*Checkpoint directory .* exists and is not empty",  # a run that is resumed in its own folder
@@ -105,9 +99,7 @@ def _terminate(number: int, frame: Any) -> NoReturn:
 
 
 def _check_keys(cfg: Any, config: str) -> None:
-    own: Any = OmegaConf.create(
-        files("lightning_augmix.commands.configs").joinpath(f"{config}.yaml").read_text("utf-8")
-    )
+    own: Any = OmegaConf.create(text_of(config))
     groups = [next(iter(entry)) for entry in own.get("defaults", []) if not isinstance(entry, str)]
     known = sorted({*own, *groups} - {"defaults", "hydra"})
     for key in cfg:
@@ -186,13 +178,17 @@ def _is_sweep() -> bool:
 
 
 def _is_for_the_user(error: Exception) -> bool:
-    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
-    theirs: tuple[Any, ...] = () if lightning is None else (lightning.MisconfigurationException,)
-    kinds = (HydraException, OmegaConfBaseException, UsageError, PlacementError, OSError, ImportError, *theirs)
+    kinds = (HydraException, OmegaConfBaseException, UsageError, PlacementError, OSError, ImportError)
     if len(_set_here) == 1 and isinstance(error, ValueError) and _is_hydras(error):
         return True
     is_full_disk = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
-    return is_full_disk or isinstance(error, kinds)
+    return is_full_disk or isinstance(error, kinds) or _is_misconfiguration(error)
+
+
+def _is_misconfiguration(error: BaseException) -> bool:
+    """Whether it is Lightning's word for a mistake of its user; without Lightning, which takes a second to import."""
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
+    return lightning is not None and isinstance(error, lightning.MisconfigurationException)
 
 
 def _is_hydras(error: Exception) -> bool:
@@ -264,7 +260,7 @@ def build(node: Any, **arguments: Any) -> Any:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         if isinstance(cause, HydraException | OmegaConfBaseException):
             raise
-        is_clear = isinstance(cause, ValueError) or type(cause).__name__ == "MisconfigurationException"
+        is_clear = isinstance(cause, ValueError) or _is_misconfiguration(cause)
         kind = "" if is_clear else f"{type(cause).__name__}: "
         raise UsageError(kind + str(cause)) from error
 

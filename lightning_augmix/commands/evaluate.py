@@ -68,8 +68,9 @@ def evaluate(cfg: "DictConfig") -> float:
             f"Expected names to have a unique name for each of the {len(paths)} checkpoints; got {names} (pass "
             "names=[…])."
         )
-    with usage_errors():
-        check_alike([(name, _test_set(cfg, each)) for name, each in zip(names, checkpoints, strict=True)])
+    if len(checkpoints) > 1:  # which opens their test images
+        with usage_errors():
+            check_alike([(name, _test_set(cfg, each)) for name, each in zip(names, checkpoints, strict=True)])
     build(cfg.trainer)  # what it refuses is told before the corruptions are computed
     folder = Path(HydraConfig.get().runtime.output_dir)
     is_first = getattr(rank_zero_only, "rank", 0) == 0

@@ -14,7 +14,9 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-__all__ = ["described"]
+from lightning_augmix import _MODULES
+
+__all__ = ["described", "text_of"]
 
 _FOLDERS = ("lightning_augmix.commands.configs", "lightning_augmix.configs")
 _FLAGS = """\
@@ -40,9 +42,18 @@ def described(config: str, overrides: Sequence[str]) -> str:
     groups = [group for group in hydra["runtime"]["choices"] if "/" not in group]
     if groups:
         text += "\n\nGroups (group=option):\n\n" + _columns(_options(groups)).rstrip()
-    meanings = dict(_comments(files(_FOLDERS[0]).joinpath(f"{config}.yaml").read_text(encoding="utf-8")))
+    meanings = dict(_comments(text_of(config)))
     text += "\n\nValues (key=value), with those that hold now:\n\n" + _columns(_values("", values, meanings))
     return f"{text}\n{_FLAGS}"
+
+
+def text_of(config: str) -> str:
+    """The text of a command's configuration.
+
+    Args:
+        config: Its name in ``commands/configs/``.
+    """
+    return files(_FOLDERS[0]).joinpath(f"{config}.yaml").read_text(encoding="utf-8")
 
 
 def _options(groups: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -62,14 +73,14 @@ def _options(groups: Sequence[str]) -> Iterator[tuple[str, str]]:
 def _values(prefix: str, values: Mapping[str, Any], meanings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     target = values.get("_target_", "")
     own = _arguments(target) if target.startswith("lightning_augmix") else {}
-    group = prefix.partition(".")[0]
+    has_meanings = own or prefix.partition(".")[0] in ("", "data", "trainer")
     for name, value in values.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict):
             path = files(_FOLDERS[0]).joinpath(key, "default.yaml")
             inner = dict(_comments(path.read_text(encoding="utf-8"), f"{key}.")) if path.is_file() else {}
             yield from _values(f"{key}.", value, {**meanings, **inner})
-        elif not name.startswith("_") and (own or group in ("", "trainer", "data", *meanings) or key in meanings):
+        elif not name.startswith("_") and (has_meanings or key in meanings):
             shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             yield f"{key}={shown}", own.get(name, meanings.get(key, ""))
 
@@ -90,8 +101,7 @@ def _comments(text: str, prefix: str = "") -> Iterator[tuple[str, str]]:
 def _arguments(target: str) -> dict[str, str]:
     """What the docstring of a class says of its arguments; read, not imported, which takes seconds."""
     module, _, name = target.rpartition(".")
-    name_of_module = {"AugMixCallback": "callback"}.get(name)
-    spec = find_spec(f"{module}.{name_of_module}" if name_of_module else module)
+    spec = find_spec(f"{module}.{_MODULES[name]}" if module == "lightning_augmix" else module)
     if spec is None or spec.origin is None:
         return {}
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))

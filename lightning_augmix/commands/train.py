@@ -43,12 +43,12 @@ def train(cfg: "DictConfig") -> float:
     model = build(cfg.model, num_classes=data.num_classes)
     trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers)
     _fit(trainer, model, data, cfg.ckpt_path)
+    epochs = int(trainer.callback_metrics.get("epochs", 0))  # measuring replaces these metrics
     measures = _measured(trainer, model, data)
     objective = measures.get(f"{data.validated} accuracy", float("nan"))
     if cfg.objective == "corrupted_accuracy":
         measures["corrupted accuracy"] = objective = _corrupted_accuracy(cfg, model, data)
     if trainer.is_global_zero:
-        epochs = int(trainer.callback_metrics.get("epochs", 0))
         _print_table(cfg, trainer, epochs, measures)
         sweeps.record(measures)
     return objective
@@ -90,7 +90,6 @@ def _fit(trainer: "pl.Trainer", model: Any, data: "ImageDataModule", ckpt_path: 
 
 def _measured(trainer: "pl.Trainer", model: Any, data: "ImageDataModule") -> dict[str, float]:
     """The accuracies of the last weights, by what they were measured on."""
-    epochs = trainer.callback_metrics.get("epochs")
     measures = {}
     for name, run, metric in (
         (f"{data.validated} accuracy", trainer.validate, "val_accuracy"),
@@ -99,8 +98,6 @@ def _measured(trainer: "pl.Trainer", model: Any, data: "ImageDataModule") -> dic
         # No batches, no measures.
         for measured in run(model, datamodule=data, verbose=False) if run is not None else []:
             measures[name] = float(measured[metric])
-    if epochs is not None:
-        trainer.callback_metrics["epochs"] = epochs
     return measures
 
 

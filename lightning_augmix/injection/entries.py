@@ -45,7 +45,7 @@ class Entry:
     @property
     def words(self) -> set[str]:
         """The words in the keys and field names on the way, in lower case."""
-        return {word.lower() for name in self.names for word in _WORD.findall(name)}
+        return _words(self.names)
 
     @property
     def may_be_image(self) -> bool:
@@ -88,6 +88,10 @@ _OVER_IMAGE = {*_MASKS, *_BOXES, *_PLACES, "segm", "seg"}
 #: Of several pictures, those are not the image whose names have these words.
 _TARGETS = {"depth", "label", "labels", "target", "targets"}
 _PICTURES = (PIL.Image.Image, torch.Tensor, np.ndarray)
+
+
+def _words(names: Sequence[str]) -> set[str]:
+    return {word.lower() for name in names for word in _WORD.findall(name)}
 
 
 def _is_float_array(value: Any) -> bool:
@@ -261,7 +265,7 @@ def coordinates_over_image(entries: Sequence[Entry]) -> Entry | None:
     numbers = [
         entry
         for entry in entries
-        if Entry("", entry.names[:-1], None).words & (_BOXES | _PLACES)
+        if _words(entry.names[:-1]) & (_BOXES | _PLACES)
         and (isinstance(entry.value, Number) or (isinstance(entry.value, str) and _is_number(entry.value)))
     ]
     return numbers[0] if len(numbers) > 1 else None

@@ -10,16 +10,12 @@ import torch
 from PIL import Image
 from test_published import write_cifar_c
 
+from commands_fixture import QUICK, QUIET
 from lightning_augmix.commands import evaluate, train
 from lightning_augmix.commands.checkpoints import read_checkpoint
 from lightning_augmix.commands.console import UsageError
 
-QUICK = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "data.num_workers=0"]
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*litlogger"),
-    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
-    pytest.mark.filterwarnings("ignore:The `.*_dataloader` does not have many workers"),
-]
+pytestmark = QUIET
 
 
 @pytest.fixture(scope="module")

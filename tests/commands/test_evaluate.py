@@ -14,18 +14,13 @@ from PIL import Image
 from test_data import write_parts
 from test_published import write_cifar_c
 
-from commands_fixture import fixture_of
+from commands_fixture import QUICK, QUIET, fixture_of
 from lightning_augmix import RobustnessReport
 from lightning_augmix.commands import evaluate, train
 from lightning_augmix.robustness.published import CORRUPTIONS
 from toy import BatchSizes
 
-QUICK = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "data.num_workers=0"]
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*litlogger"),
-    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
-    pytest.mark.filterwarnings("ignore:The `.*_dataloader` does not have many workers"),
-]
+pytestmark = QUIET
 
 
 @pytest.fixture(scope="module")

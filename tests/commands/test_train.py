@@ -12,18 +12,14 @@ import torch
 import yaml
 from test_data import write_fashion_mnist, write_image_folder, write_parts
 
-from commands_fixture import fixture_of
+from commands_fixture import QUICK, QUIET, fixture_of
 from lightning_augmix import AugMixCallback, __version__
 from lightning_augmix.commands import train
 from lightning_augmix.commands.console import _new_folder
 from lightning_augmix.commands.model import Classifier
 
-QUICK = ["trainer.max_epochs=1", "data.num_workers=0", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*litlogger"),
-    pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # every run has its own output folder
-    pytest.mark.filterwarnings("ignore:The `.*_dataloader` does not have many workers"),
-]
+ONCE = ["trainer.max_epochs=1", *QUICK]
+pytestmark = QUIET
 
 
 command = fixture_of("augmix-train", train.main)
@@ -40,7 +36,7 @@ def last(path, column):
 
 @pytest.mark.slow
 def test_the_default_run_learns_digits_with_augmix(command, tmp_path):
-    printed = command("trainer.max_epochs=5", *QUICK[1:])
+    printed = command("trainer.max_epochs=5", *QUICK)
     assert "AugMix was inserted into Digits.transform" in printed
     assert (
         "AugmentAndMixTransform(severity=3.0, width=3, depth=-1, alpha=1.0, augmentation_set='all'), ToImage()"
@@ -58,19 +54,19 @@ def test_the_default_run_learns_digits_with_augmix(command, tmp_path):
 
 
 def test_overrides_reach_the_run(command):
-    printed = command("augmix.severity=5", "augmix.augmentation_set=safe", "data.train_images=128", *QUICK)
+    printed = command("augmix.severity=5", "augmix.augmentation_set=safe", "data.train_images=128", *ONCE)
     assert "AugmentAndMixTransform(severity=5.0, width=3, depth=-1, alpha=1.0, augmentation_set='safe')" in printed
     assert "severity 5, set safe" in printed
 
 
 def test_off_is_off(command):
-    printed = command("augmix=off", "model.momentum=0", "data.train_images=128", *QUICK)
+    printed = command("augmix=off", "model.momentum=0", "data.train_images=128", *ONCE)
     assert "AugMix was inserted" not in printed
     assert "off" in printed
 
 
 def test_a_multirun_is_one_run_per_value(command, tmp_path):
-    printed = command("--multirun", "augmix.severity=1,3", "data.train_images=128", *QUICK)
+    printed = command("--multirun", "augmix.severity=1,3", "data.train_images=128", *ONCE)
     assert "severity 1, set all" in printed
     assert "severity 3, set all" in printed
     assert len(list(tmp_path.glob("multirun/*/*/[01]/logs/metrics.csv"))) == 2
@@ -78,13 +74,13 @@ def test_a_multirun_is_one_run_per_value(command, tmp_path):
 
 def test_fashion_mnist_from_gzipped_files(command, tmp_path):
     write_fashion_mnist(tmp_path)
-    assert "fashion_mnist" in command("data=fashion_mnist", f"data.root={tmp_path}", *QUICK)
+    assert "fashion_mnist" in command("data=fashion_mnist", f"data.root={tmp_path}", *ONCE)
 
 
 def test_image_folder_with_a_torchvision_model(command, tmp_path):
     write_image_folder(tmp_path)
     overrides = [f"data.root={tmp_path}", "data.image_size=64", "model.architecture=mobilenet_v3_small"]
-    assert "mobilenet_v3" in command("data=image_folder", *overrides, *QUICK)
+    assert "mobilenet_v3" in command("data=image_folder", *overrides, *ONCE)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +88,7 @@ def test_image_folder_with_a_torchvision_model(command, tmp_path):
 )
 def test_the_table_says_which_folder_and_which_weights_were_measured(parts, figure, command, tmp_path):
     write_parts(tmp_path, **dict.fromkeys(parts, "abc"))
-    printed = command("data=image_folder", f"data.root={tmp_path}", "augmix=off", *QUICK)
+    printed = command("data=image_folder", f"data.root={tmp_path}", "augmix=off", *ONCE)
     assert "The last weights" in printed
     assert re.search(r"[\w-]+ accuracy(?= ┃\n)", printed)[0] == figure
     assert "Images of 32 pixels: data.image_size=32, data.crop=pad." in printed
@@ -111,7 +107,7 @@ def test_the_best_weights_and_the_last_are_kept(command, tmp_path, monkeypatch):
         lambda self, batch, index: self.log("val_accuracy", torch.tensor(next(accuracies))),
     )
     arguments = ["trainer.max_epochs=3", "data.batch_size=256", "+trainer.num_sanity_val_steps=0"]
-    printed = command("augmix=off", "data.train_images=64", *arguments, *QUICK[1:])
+    printed = command("augmix=off", "data.train_images=64", *arguments, *QUICK)
     assert "Highest validation accuracy: 90.00%, of the weights in best.ckpt" in printed
     (output,) = outputs(tmp_path)
     epochs = {name: torch.load(output / "checkpoints" / f"{name}.ckpt")["epoch"] for name in ("best", "last")}
@@ -122,7 +118,7 @@ def test_the_best_weights_and_the_last_are_kept(command, tmp_path, monkeypatch):
 
 def test_without_validation_the_last_weights_are_kept(command, tmp_path):
     with pytest.warns(UserWarning, match="could not find the monitored key"):
-        command("augmix=off", "data.train_images=64", "trainer.limit_val_batches=0", *QUICK)
+        command("augmix=off", "data.train_images=64", "trainer.limit_val_batches=0", *ONCE)
     (output,) = outputs(tmp_path)
     assert (output / "checkpoints" / "last.ckpt").exists()
 
@@ -135,7 +131,7 @@ def test_a_damaged_image_ends_the_run_with_one_line(workers, augmix, command, tm
     path.write_bytes(path.read_bytes()[:-30])
     others = [f"data.num_workers={workers}", f"augmix={augmix}", "+trainer.num_sanity_val_steps=0", "data.seed=1"]
     with pytest.raises(SystemExit) as stopped:
-        command("data=image_folder", f"data.root={tmp_path}", *QUICK, *others)
+        command("data=image_folder", f"data.root={tmp_path}", *ONCE, *others)
     assert stopped.value.code.startswith(f"augmix-train: {path} cannot be read as an image")
     assert "\n" not in stopped.value.code
 
@@ -143,17 +139,17 @@ def test_a_damaged_image_ends_the_run_with_one_line(workers, augmix, command, tm
 def test_a_class_that_training_does_not_have_ends_the_run_before_it(command, tmp_path):
     write_parts(tmp_path, train="ab", test="abz")
     with pytest.raises(SystemExit, match=r"augmix-train: .*test has classes that training does not have: z"):
-        command("data=image_folder", f"data.root={tmp_path}", *QUICK)
+        command("data=image_folder", f"data.root={tmp_path}", *ONCE)
     assert not list(tmp_path.glob("outputs/*/*/checkpoints"))
 
 
 def test_a_run_can_be_resumed(command, tmp_path):
-    command("data.train_images=128", *QUICK)
+    command("data.train_images=128", *ONCE)
     (output,) = outputs(tmp_path)
     checkpoint = output / "checkpoints" / "last.ckpt"
     # Not in the folder of the first run, which Hydra names by the second.
     folder = f"hydra.run.dir={tmp_path / 'resumed'}"
-    printed = command(f"ckpt_path={checkpoint}", "data.train_images=128", *QUICK, "trainer.max_epochs=2", folder)
+    printed = command(f"ckpt_path={checkpoint}", "data.train_images=128", *ONCE, "trainer.max_epochs=2", folder)
     assert "Restored all states" in printed
 
 
@@ -224,7 +220,7 @@ def test_flags(command, flags, words, capfd):
 # ---- Runs -----------------------------------------------------------------------------------------------------------
 
 
-SMALL = ["data.train_images=128", *QUICK]
+SMALL = ["data.train_images=128", *ONCE]
 
 
 def start(tmp_path, *arguments, **settings):

@@ -537,8 +537,10 @@ def on_disk(folder):
     class OnDisk(Dim):
         def __getitem__(self, index):
             path = folder / f"{index}.pt"
-            if not path.exists():
-                torch.save(super().__getitem__(index), path)
+            if not path.exists():  # written whole: a worker may be ended at any time
+                part = path.with_suffix(f".{os.getpid()}")
+                torch.save(super().__getitem__(index), part)
+                part.replace(path)
             return torch.load(path, weights_only=False)
 
     return OnDisk(to_tensor())
