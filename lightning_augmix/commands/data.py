@@ -401,4 +401,4 @@ def _stratified(targets: NDArray[Any], random: np.random.RandomState) -> tuple[l
         raise UsageError("No class has two training images, one of them to validate with: add images, or a folder val.")
     held_out = max(int(VALIDATION_SHARE * len(shared)), int((counts > 1).sum()))
     kept, validation = train_test_split(shared, test_size=held_out, stratify=classes[shared], random_state=random)
-    return [*kept.tolist(), *single.tolist()], validation.tolist()
+    return random.permutation(np.concatenate((kept, single))).tolist(), validation.tolist()
