@@ -14,9 +14,7 @@ from itertools import count
 from typing import Any, NoReturn
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,7 +23,7 @@ from lightning_augmix import __version__
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._extras import EXTRAS, require
 from lightning_augmix._text import printable
-from lightning_augmix.commands import sweeps
+from lightning_augmix.commands import runs
 from lightning_augmix.commands.help import described, text_of
 from lightning_augmix.commands.schemas import register
 
@@ -84,7 +82,7 @@ def hydra_command(command: str, config: str, job: Callable[[Any], Any]) -> Calla
             elif "--help" in arguments or "-h" in arguments:
                 print(described(config, [each for each in arguments if not each.startswith("-")]))
             else:
-                with sweeps.table_at_the_end():
+                with runs.table_at_the_end():
                     application()
 
     return main
@@ -158,23 +156,25 @@ def readable_errors(command: str) -> Iterator[None]:
         print(f"{command}: {'terminated' if is_terminated else 'interrupted'}.", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if is_terminated else signal.SIGINT))
     except Exception as error:
-        if isinstance(error, BrokenPipeError) or not _is_for_the_user(error):
+        is_job_of_sweep = len(_set_here) > 1 and runs.is_sweep()
+        if isinstance(error, BrokenPipeError | runs.JobFailedError):
             raise
+        if not _is_for_the_user(error):
+            if not is_job_of_sweep:
+                raise
+            traceback.print_exc()
+            error = RuntimeError(f"{type(error).__name__}: {error}")
         message = f"{command}: {_message(error)}"
-        if not _is_sweep():
+        if not is_job_of_sweep:
             sys.exit(message)
         # Hydra goes on with the next job, and raises this again in the end.
         print(message, file=sys.stderr)
-        sweeps.record(error=_message(error))
-        raise sweeps.JobFailedError from error
+        runs.record(error=_message(error))
+        raise runs.JobFailedError from error
     finally:
         _set_here.pop()
         if not _set_here:
             del os.environ["HYDRA_FULL_ERROR"]
-
-
-def _is_sweep() -> bool:
-    return len(_set_here) > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _is_for_the_user(error: Exception) -> bool:

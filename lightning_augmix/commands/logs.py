@@ -17,13 +17,22 @@ class AppendingCSVLogger(CSVLogger):
     @property
     def experiment(self) -> Any:
         """The writer."""
-        written = Path(self.log_dir) / "metrics.csv"
-        if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0 and written.exists():
-            aside = written.rename(Path(self.save_dir) / "metrics.part")
+        if self._experiment is None and getattr(rank_zero_only, "rank", 0) == 0:
+            self._continue(Path(self.log_dir) / "metrics.csv", Path(self.save_dir) / "metrics.part")
+        return super().experiment
+
+    def _continue(self, written: Path, aside: Path) -> None:
+        """Opens the writer, which deletes what is written, while that lies aside."""
+        if aside.exists():  # an earlier process was killed here
+            aside.replace(written)
+        if not written.exists():
+            return
+        written.rename(aside)
+        try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*exists and is not empty")
                 writer = super().experiment
+        finally:
             aside.rename(written)
-            with written.open(newline="") as file:
-                writer.metrics_keys = next(csv.reader(file), [])
-        return super().experiment
+        with written.open(newline="") as file:
+            writer.metrics_keys = next(csv.reader(file), [])

@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from lightning_augmix._checks import integer, one_of
 from lightning_augmix._text import printable
-from lightning_augmix.commands import sweeps
+from lightning_augmix.commands import runs
 from lightning_augmix.commands.console import UsageError, build, hydra_command, log_through_hydra, usage_errors
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def train(cfg: "DictConfig") -> float:
         measures["corrupted accuracy"] = objective = _corrupted_accuracy(cfg, model, data)
     if trainer.is_global_zero:
         _print_table(cfg, trainer, epochs, measures)
-        sweeps.record(measures)
+        runs.record(measures)
     return objective
 
 
@@ -64,6 +64,9 @@ def _check(cfg: "DictConfig") -> None:
         from lightning_augmix.commands.checkpoints import read_checkpoint
 
         read_checkpoint(cfg.ckpt_path)
+    used = runs.used_by_another(HydraConfig.get().runtime.output_dir, cfg.ckpt_path)
+    if used is not None:
+        raise UsageError(used)
     if "augmix" in (cfg.get("callbacks") or {}):
         raise UsageError("callbacks=augmix is for your own applications; here, AugMix is the group augmix.")
     augmix = cfg.get("augmix") or {}
@@ -132,9 +135,10 @@ def _print_table(cfg: "DictConfig", trainer: "pl.Trainer", epochs: int, measures
     console = Console()
     console.print(table)
     savers: Any = trainer.checkpoint_callbacks
-    best = next((saver.best_model_score for saver in savers if saver.monitor == "val_accuracy"), None)
-    if best is not None:
-        console.print(f"Highest validation accuracy: {best:.2%}, of the weights in best.ckpt", highlight=False)
+    for best in (saver for saver in savers if saver.monitor == "val_accuracy" and saver.best_model_score is not None):
+        weights = printable(Path(best.best_model_path).name)
+        figure = f"Highest validation accuracy: {best.best_model_score:.2%}, of the weights in {weights}"
+        console.print(figure, highlight=False)
     folder = printable(HydraConfig.get().runtime.output_dir)
     console.print(f"Logs and checkpoints: {folder}", soft_wrap=True, markup=False)
 

@@ -16,6 +16,7 @@ from commands_fixture import QUICK, QUIET, fixture_of
 from lightning_augmix import AugMixCallback, __version__
 from lightning_augmix.commands import train
 from lightning_augmix.commands.console import _new_folder
+from lightning_augmix.commands.logs import AppendingCSVLogger
 from lightning_augmix.commands.model import Classifier
 
 ONCE = ["trainer.max_epochs=1", *QUICK]
@@ -240,7 +241,7 @@ def test_a_sweep_goes_on_after_a_bad_run_and_ends_with_a_table(command, tmp_path
     table = printed.out[printed.out.rindex("Runs  ") :]
     assert re.search(r"augmix.severity=1 .*%.*\n.*augmix.severity=11.*failed.*\n.*augmix.severity=2 .*%", table)
     assert "trainer.max_epochs" not in table
-    assert len(list(tmp_path.glob("multirun/*/*/*/run.json"))) == 3
+    assert len(list(tmp_path.glob("multirun/*/*/*/run-*.json"))) == 3
 
 
 def test_runs_at_once_have_folders_of_their_own(command, tmp_path, monkeypatch):
@@ -271,6 +272,82 @@ def test_a_resume_in_the_folder_of_the_run_keeps_its_log(command, tmp_path):
     after = (tmp_path / "run" / "logs" / "metrics.csv").read_text()
     assert after.startswith(before)
     assert len(after) > len(before)
+
+
+def test_a_log_that_a_kill_left_aside_is_found(tmp_path):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "metrics.part").write_text("epoch,step\n0,0\n")  # the kill was between the two moves
+    logger = AppendingCSVLogger(tmp_path, "logs", "")
+    logger.log_metrics({"epoch": 1}, step=1)
+    logger.save()
+    assert (tmp_path / "logs" / "metrics.csv").read_text().split() == ["epoch,step", "0,0", "1,1"]
+    assert not (tmp_path / "metrics.part").exists()
+
+
+@pytest.mark.slow
+def test_a_resume_in_the_folder_of_the_run_goes_on_with_its_best_weights(command, tmp_path, monkeypatch):
+    accuracies = iter([0.2, 0.3, 0.9, 0.9, 0.5, 0.5])  # each epoch's, and that after the training
+    monkeypatch.setattr(
+        Classifier,
+        "validation_step",
+        lambda self, batch, index: self.log("val_accuracy", torch.tensor(next(accuracies))),
+    )
+    arguments = [*SMALL, "augmix=off", "data.batch_size=256", "+trainer.num_sanity_val_steps=0", "hydra.run.dir=run"]
+    checkpoints = tmp_path / "run" / "checkpoints"
+    command(*arguments)
+    printed = command(*arguments, f"ckpt_path={checkpoints / 'last.ckpt'}", "trainer.max_epochs=2")
+    assert "Highest validation accuracy: 90.00%, of the weights in best.ckpt" in printed
+    printed = command(*arguments, f"ckpt_path={checkpoints / 'last.ckpt'}", "trainer.max_epochs=3")
+    assert "Highest validation accuracy: 90.00%, of the weights in best.ckpt" in printed
+    assert torch.load(checkpoints / "best.ckpt")["epoch"] == 1
+    assert sorted(path.name for path in checkpoints.glob("*est*.ckpt")) == ["best.ckpt"]
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["fresh", "resumed from elsewhere"])
+def test_the_folder_of_another_run_is_refused_and_left_as_it_is(resumed, command, tmp_path):
+    command(*SMALL, "augmix=off", "hydra.run.dir=run", "seed=1")
+    command(*SMALL, "augmix=off", "hydra.run.dir=other")
+
+    def content():
+        return {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+    before = content()
+    arguments = ["ckpt_path=other/checkpoints/last.ckpt", "trainer.max_epochs=2"] if resumed else []
+    with pytest.raises(SystemExit, match="augmix-train: run is the folder of another run: choose another") as stopped:
+        command(*SMALL, "augmix=off", "hydra.run.dir=run", "seed=2", *arguments)
+    assert "resume the run that is there with ckpt_path=run/checkpoints/last.ckpt" in stopped.value.code
+    assert content() == before
+
+
+def test_runs_of_a_sweep_do_not_share_a_folder(command, tmp_path, capfd):
+    folders = ["hydra.sweep.dir=sweep", "hydra.sweep.subdir=same"]
+    with pytest.raises(SystemExit, match=r"1 of 2 runs failed\."):
+        command("--multirun", "augmix=off", "seed=1,2", *folders, *SMALL)
+    printed = capfd.readouterr()
+    assert "sweep/same is the folder of another run" in printed.err
+    assert re.search(r"seed=1 .*%.*\n.*seed=2.*failed", printed.out)
+
+
+def test_a_sweep_does_not_go_into_the_folder_of_another(command, tmp_path):
+    arguments = ["--multirun", "augmix=off", "hydra.sweep.dir=sweep", *SMALL]
+    command(*arguments, "seed=1,2")
+    with pytest.raises(SystemExit, match="augmix-train: sweep has the runs of another sweep: choose another hydra"):
+        command(*arguments, "seed=3,4")
+    assert "seed=1" in (tmp_path / "sweep" / "0" / ".hydra" / "overrides.yaml").read_text()
+
+
+def test_a_sweep_goes_on_after_an_error_of_any_kind(command, monkeypatch, capfd):
+    def out_of_memory(self, batch, index):
+        if self.hparams["learning_rate"] == 2:
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Classifier, "on_train_batch_start", out_of_memory)
+    with pytest.raises(SystemExit, match=r"1 of 3 runs failed\."):
+        command("--multirun", "augmix=off", "model.learning_rate=1,2,0.1", *SMALL)
+    printed = capfd.readouterr()
+    assert printed.err.count("Traceback") == 1
+    assert "augmix-train: RuntimeError: out of memory" in printed.err
+    assert re.search(r"rate=1 .*%.*\n.*rate=2 .*failed.*\n.*rate=0.1 .*%", printed.out[printed.out.rindex("Runs  ") :])
 
 
 def test_fewer_epochs_than_the_checkpoint_has_are_one_line(command, tmp_path, capfd):
