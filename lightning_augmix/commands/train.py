@@ -36,8 +36,9 @@ def train(cfg: "DictConfig") -> float:
 
     log_through_hydra()
     _check(cfg)
+    classes = cfg.data.classes if cfg.ckpt_path is None else _resumed_classes(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    data = build(cfg.data)
+    data = build(cfg.data, classes=classes)
     callbacks = [build(node) for node in [*(cfg.get("callbacks") or {}).values(), cfg.get("augmix")] if node]
     loggers = [build(node) for node in (cfg.get("logger") or {}).values() if node]
     model = build(cfg.model, num_classes=data.num_classes)
@@ -60,10 +61,6 @@ def _check(cfg: "DictConfig") -> None:
         integer("trainer.max_epochs", cfg.trainer.max_epochs, at_least=0)
         integer("seed", cfg.seed, at_least=0)
         one_of("objective", cfg.objective, _OBJECTIVES)
-    if cfg.ckpt_path is not None:
-        from lightning_augmix.commands.checkpoints import read_checkpoint
-
-        read_checkpoint(cfg.ckpt_path)
     used = runs.used_by_another(HydraConfig.get().runtime.output_dir, cfg.ckpt_path)
     if used is not None:
         raise UsageError(used)
@@ -77,6 +74,21 @@ def _check(cfg: "DictConfig") -> None:
             f"Expected model.views, with which the loss is JSDLoss, to be augmix.views ({augmix.get('views', 0)}), as "
             f"it is if left out; got {cfg.model.views}."
         )
+
+
+def _resumed_classes(cfg: "DictConfig") -> list[str] | None:
+    """The classes of the checkpoint, which number the model's outputs; the model has to be the same."""
+    from lightning_augmix.commands.checkpoints import read_checkpoint
+
+    checkpoint = read_checkpoint(cfg.ckpt_path)
+    classes: list[str] | None = checkpoint.data.get("classes")
+    for key, given, found in (
+        ("model.architecture", cfg.model.architecture, checkpoint.model.get("architecture")),
+        ("data.classes", cfg.data.classes, classes),
+    ):
+        if None not in (given, found) and given != found:
+            raise UsageError(f"Expected {key} to be that of {cfg.ckpt_path}, {found}, to resume from it; got {given}.")
+    return classes
 
 
 def _fit(trainer: "pl.Trainer", model: Any, data: "ImageDataModule", ckpt_path: str | None) -> None:

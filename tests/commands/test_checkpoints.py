@@ -12,7 +12,7 @@ from test_published import write_cifar_c
 
 from commands_fixture import QUICK, QUIET
 from lightning_augmix.commands import evaluate, train
-from lightning_augmix.commands.checkpoints import read_checkpoint
+from lightning_augmix.commands.checkpoints import Checkpoint, read_checkpoint
 from lightning_augmix.commands.console import UsageError
 
 pytestmark = QUIET
@@ -91,7 +91,8 @@ def test_pickled_code_does_not_run(command, content, folder):
 def test_the_trainer_runs_no_pickled_code_either(content, folder, monkeypatch):
     content["optimizer_states"] = Code(os.mkdir, str(folder / "ran"))
     torch.save(content, "given.ckpt")
-    monkeypatch.setattr("lightning_augmix.commands.checkpoints.read_checkpoint", lambda path: None)
+    unchecked = Checkpoint("given.ckpt", {}, {}, {}, None)
+    monkeypatch.setattr("lightning_augmix.commands.checkpoints.read_checkpoint", lambda path: unchecked)
     monkeypatch.setattr(sys, "argv", ["augmix-train", "ckpt_path=given.ckpt", "data.train_images=128", *QUICK])
     with pytest.raises(UnpicklingError, match="mkdir"):
         train.main()

@@ -350,6 +350,28 @@ def test_a_sweep_goes_on_after_an_error_of_any_kind(command, monkeypatch, capfd)
     assert re.search(r"rate=1 .*%.*\n.*rate=2 .*failed.*\n.*rate=0.1 .*%", printed.out[printed.out.rindex("Runs  ") :])
 
 
+def test_a_resume_numbers_the_classes_as_before(command, tmp_path):
+    write_parts(tmp_path / "data", train="abc", test="abc")
+    arguments = ["data=image_folder", "data.root=data", "augmix=off", *ONCE]
+    command(*arguments, "hydra.run.dir=run")
+    (tmp_path / "data" / "train" / "b").rename(tmp_path / "data" / "train" / "d")
+    with pytest.raises(SystemExit, match="classes that training does not have: d"):
+        command(*arguments, "ckpt_path=run/checkpoints/last.ckpt", "trainer.max_epochs=2")
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("model.architecture=wrn_40_2", "Expected model.architecture to be that of run/checkpoints/last.ckpt, small_"),
+        ("data.classes=[b,a]", "Expected data.classes to be that of run/checkpoints/last.ckpt, ['0', '1'"),
+    ],
+)
+def test_a_resume_of_another_model_is_one_line(argument, words, command):
+    command(*SMALL, "augmix=off", "hydra.run.dir=run")
+    with pytest.raises(SystemExit, match=re.escape(words)):
+        command(*SMALL, "augmix=off", argument, "ckpt_path=run/checkpoints/last.ckpt")
+
+
 def test_fewer_epochs_than_the_checkpoint_has_are_one_line(command, tmp_path, capfd):
     command(*SMALL, f"hydra.run.dir={tmp_path / 'run'}", "trainer.max_epochs=3")
     checkpoint = f"ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}"
