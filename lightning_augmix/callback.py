@@ -26,6 +26,7 @@ from lightning_augmix.engines import select_engine
 from lightning_augmix.injection.decide import ImageKey, check_image_key
 from lightning_augmix.injection.epochs import CHECKPOINT_KEY, Pass
 from lightning_augmix.injection.session import Session
+from lightning_augmix.losses import JSDLoss
 from lightning_augmix.operations import AugmentationSet
 from lightning_augmix.transform import AugmentAndMixTransform
 
@@ -181,6 +182,12 @@ class AugMixCallback(pl.Callback):
         session = self._session_of(trainer)
         session.check_loaders()
         session.check_epoch()
+        if self.views and not any(isinstance(module, JSDLoss) for module in pl_module.modules()):
+            self.tell(
+                f"Batches have {1 + self.views} images for each target, all clean ones first, and "
+                f"{type(pl_module).__name__} has no JSDLoss, the loss for them. If it does not split the batch itself, "
+                f"use JSDLoss(views={self.views}) in place of CrossEntropyLoss."
+            )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells loggers the hyperparameters, and workers the epoch; Lightning iterates over the loaders after this."""

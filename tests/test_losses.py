@@ -81,10 +81,57 @@ def test_numbers_of_numpy_are_numbers():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_as_many_logits_as_targets_give_plain_cross_entropy(smoothing):
+def test_as_many_logits_as_targets_give_plain_cross_entropy_in_evaluation(smoothing):
     logits, targets = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
     expected = nn.CrossEntropyLoss(label_smoothing=smoothing)(logits, targets)
-    assert torch.equal(JSDLoss(label_smoothing=smoothing)(logits, targets), expected)
+    assert torch.equal(JSDLoss(label_smoothing=smoothing).eval()(logits, targets), expected)
+
+
+def test_as_many_logits_as_targets_are_an_error_in_training():
+    with pytest.raises(ValueError, match=r"\[18, K\] for 6 targets; got .*: pass AugMixCallback\(views=2\), or call"):
+        JSDLoss()(torch.randn(6, 4), torch.arange(6) % 4)
+
+
+CROSS_ENTROPY = [
+    {"class_weight": torch.tensor([1.0, 2, 0.5, 4])},
+    {"ignore_index": 1},
+    {"class_weight": torch.tensor([1.0, 2, 0.5, 4]), "ignore_index": 3, "label_smoothing": 0.1},
+]
+
+
+@pytest.mark.parametrize("arguments", CROSS_ENTROPY)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("dense", [(), (3, 2)], ids=["images", "pixels"])
+def test_the_arguments_of_cross_entropy(arguments, reduction, dense):
+    logits, targets = torch.randn(3, 5, 4, *dense), torch.arange(5 * math.prod(dense)).reshape(5, *dense) % 4
+    theirs = {"weight" if name == "class_weight" else name: value for name, value in arguments.items()}
+    expected = nn.CrossEntropyLoss(**theirs, reduction=reduction)(logits[0], targets)
+    loss = JSDLoss(2.0, **arguments, reduction=reduction)(logits.flatten(0, 1), targets)
+    pixels = [view.movedim(1, -1).reshape(-1, 4).numpy() for view in logits]
+    each = [paper_formula(*[view[[number]] for view in pixels]) for number in range(len(pixels[0]))]
+    consistency = torch.tensor(each).reshape(targets.shape)
+    if reduction != "none":
+        consistency = consistency.mean() if reduction == "mean" else consistency.sum()
+    torch.testing.assert_close(loss, expected + 2 * consistency, check_dtype=False)
+
+
+@pytest.mark.parametrize("members", [2, 3])
+def test_an_ensemble_is_the_mean_of_its_members(members):
+    logits, targets = torch.randn(members, 3 * 4, 5), torch.tensor([0, 1, 2, 4])
+    each = [JSDLoss()(member, targets) for member in logits]
+    loss = JSDLoss(members=members)
+    torch.testing.assert_close(loss(logits.flatten(0, 1), targets.repeat(members)), torch.stack(each).mean())
+    clean = torch.cat([member[:4] for member in logits])
+    expected = nn.functional.cross_entropy(clean, targets.repeat(members))
+    torch.testing.assert_close(loss.eval()(clean, targets.repeat(members)), expected)
+    with pytest.raises(ValueError, match=f"targets of {members} members, "):
+        loss(logits.flatten(0, 1), targets.repeat(members)[:-1])
+
+
+def test_the_weights_of_classes_move_with_the_module_and_are_no_part_of_checkpoints():
+    loss = JSDLoss(class_weight=torch.ones(4)).double()
+    assert loss.class_weight.dtype == torch.float64
+    assert not loss.state_dict()
 
 
 def test_targets_may_be_probabilities_and_outputs_dense():
@@ -109,6 +156,10 @@ def test_other_numbers_of_logits_are_an_error():
         ({"views": True}, TypeError, "`views` to be an integer"),
         ({"weight": np.True_}, TypeError, "`weight` to be a real number"),
         ({"views": 1.5}, TypeError, "`views` to be an integer"),
+        ({"class_weight": [1, 2]}, TypeError, r"`class_weight` to be a tensor \[K\]; got \[1, 2\] of type list"),
+        ({"reduction": "batchmean"}, ValueError, "`reduction` to be 'mean', 'sum' or 'none'; got 'batchmean'"),
+        ({"ignore_index": 1.5}, TypeError, "`ignore_index` to be an integer"),
+        ({"members": 0}, ValueError, "`members` to be an integer, at least 1; got 0"),
         ({"label_smoothing": 1.1}, ValueError, r"`label_smoothing` to be a real number in \[0, 1\]"),
     ],
 )

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 from torchvision import transforms
 from torchvision.transforms import v2
 
@@ -257,3 +257,59 @@ def test_two_ranks(tmp_path):
             assert (count, augmented) == (6, [False] * 2 + [True] * 4)
             labels += indices
     assert sorted(labels) == list(range(8))
+
+
+class Learner(pl.LightningModule):
+    """Classifies four classes with a loss."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(4))
+        self.loss = loss
+        self.batches = []
+
+    def training_step(self, batch, batch_idx):
+        images, targets = batch
+        self.batches.append(batch)
+        return self.loss(self.model(images), targets)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+def learn(tmp_path, loss, callback, **settings):
+    module, four = Learner(loss), Dim(to_tensor(), 4)
+    module.model(four[0][0].unsqueeze(0))
+    pl.seed_everything(0, verbose=False)
+    trainer(callback, root=tmp_path, max_epochs=1).fit(module, DataLoader(four, 4, **settings))
+    return module
+
+
+HINT = "Batches have 3 images for each target, all clean ones first, and Learner has no JSDLoss"
+
+
+def test_without_the_consistency_loss_its_name_is_said_before_the_error(tmp_path, caplog):
+    caplog.set_level("INFO")
+    with pytest.raises(ValueError, match="batch_size"):
+        learn(tmp_path, torch.nn.CrossEntropyLoss(), AugMixCallback(views=2))
+    assert HINT in caplog.text
+
+
+def test_the_consistency_loss_without_views_is_an_error(tmp_path, caplog):
+    caplog.set_level("INFO")
+    with pytest.raises(ValueError, match=r"pass AugMixCallback\(views=2\)"):
+        learn(tmp_path, JSDLoss(), AugMixCallback())
+    learn(tmp_path, JSDLoss(), AugMixCallback(views=2))
+    assert HINT not in caplog.text
+
+
+def test_mixup_in_the_collate_function_mixes_the_views_of_a_sample_alike(tmp_path):
+    mixup = v2.MixUp(num_classes=4, alpha=1.0)
+    callback = AugMixCallback(severity=0, augmentation_set=["rotate"], views=2)  # turns by nothing: views are clean
+    module = learn(tmp_path, JSDLoss(), callback, collate_fn=lambda samples: mixup(*default_collate(samples)))
+    [(images, targets)] = module.batches
+    clean, first, second = images.chunk(3)
+    assert targets.shape == (4, 4)
+    assert not torch.equal(clean, default_collate([Dim(to_tensor(), 4)[number] for number in range(4)])[0])
+    torch.testing.assert_close(first, clean)
+    torch.testing.assert_close(second, clean)
