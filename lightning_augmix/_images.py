@@ -11,12 +11,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import tv_tensors
 
-__all__ = ["SPATIAL_TARGETS", "Pixels", "as_pixels", "may_be_image"]
+__all__ = ["SPATIAL_TARGETS", "TO_EIGHT_BITS", "Pixels", "as_pixels", "may_be_image"]
 
 _T = TypeVar("_T")
 
 #: What torchvision marks as tied to places in an image.
 SPATIAL_TARGETS = (tv_tensors.BoundingBoxes, tv_tensors.Mask, tv_tensors.KeyPoints)
+
+#: What to do with PIL images of modes I and F, which Pillow converts by cutting off what is above 255.
+TO_EIGHT_BITS = (
+    "scale its levels, with `Image.fromarray((numpy.asarray(img) * (255 / white)).round().astype('uint8'))`, where "
+    "white is 65535 for 16 bits"
+)
 
 _PERMITTED = (
     "a PIL image of mode RGB or L, a uint8 array [H, W], [H, W, 1] or [H, W, 3], or a tensor [1 or 3, H, W] or "
@@ -103,7 +109,7 @@ def _from_pil(img: Image.Image) -> Pixels[Any]:
     if img.mode not in ("RGB", "L"):
         remedy = "convert it with `img.convert('RGB')`"
         if img.mode[0] in "IF":
-            remedy = "scale its levels to [0, 255], and convert it with `img.convert('L')`"
+            remedy = TO_EIGHT_BITS
         raise _error(ValueError, f"a PIL image of mode {img.mode}", remedy)
     if 0 in img.size:
         raise _error(ValueError, f"an empty PIL image of size {img.size}", "remove empty images from the data")

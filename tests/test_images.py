@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -160,8 +161,8 @@ BOXES = tv_tensors.BoundingBoxes(torch.zeros(1, 4), format="XYXY", canvas_size=(
     [
         (Image.new("RGBA", (3, 2)), ValueError, "mode RGBA", "convert"),
         (Image.new("1", (3, 2)), ValueError, "mode 1", "convert"),
-        (Image.new("I;16", (3, 2)), ValueError, "mode I;16", r"scale its levels to \[0, 255\].*convert"),
-        (Image.new("F", (3, 2)), ValueError, "mode F", r"scale its levels to \[0, 255\].*convert"),
+        (Image.new("I;16", (3, 2)), ValueError, "mode I;16", "scale its levels"),
+        (Image.new("F", (3, 2)), ValueError, "mode F", "scale its levels"),
         (Image.new("RGB", (0, 2)), ValueError, r"size \(0, 2\)", "remove"),
         (np.zeros((2, 3)), TypeError, "dtype float64", "uint8"),
         (np.zeros((2, 3), bool), TypeError, "dtype bool", "uint8"),
@@ -233,3 +234,15 @@ def test_other_numbers_of_channels_are_told_from_channels_at_the_wrong_end(img, 
 def test_channels_at_the_wrong_end(img, remedy):
     with pytest.raises(ValueError, match=remedy):
         as_pixels(img)
+
+
+@pytest.mark.parametrize(("mode", "white"), [("I;16", 65535), ("I", 65535), ("F", 1.0)])
+def test_the_remedy_for_more_than_eight_bits_keeps_the_image(mode, white):
+    levels = np.linspace(0, white, 256).reshape(16, 16)
+    img = Image.fromarray(levels.astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]))
+    assert img.mode == mode
+    with pytest.raises(ValueError, match="scale its levels") as refused:
+        as_pixels(img)
+    remedy = re.search("`(Image.*?)`", str(refused.value))[1]
+    mended = eval(remedy, {"Image": Image, "numpy": np, "img": img, "white": white})
+    np.testing.assert_array_equal(as_pixels(mended).array[0], np.arange(256).reshape(16, 16))

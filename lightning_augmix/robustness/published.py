@@ -17,7 +17,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
-from lightning_augmix._checks import integer, string
+from lightning_augmix._checks import integer, is_boolean, string
+from lightning_augmix._images import TO_EIGHT_BITS
 
 __all__ = ["CORRUPTIONS", "SEVERITIES", "CorruptedData", "open_corruptions", "read_origin"]
 
@@ -70,7 +71,7 @@ class CorruptedData(ABC):
             ValueError: If there is no such severity, or a file is missing, truncated or malformed; the message names
                 the file.
         """
-        if severity not in SEVERITIES:
+        if is_boolean(severity) or not isinstance(severity, int | np.integer) or severity not in SEVERITIES:
             raise ValueError(f"Expected argument `severity` to be an integer from 1 to 5; got {severity!r}.")
         return self._opened(corruption, severity, transform)
 
@@ -84,7 +85,8 @@ def open_corruptions(folder: str | Path) -> CorruptedData:
     Args:
         folder: A folder with ``labels.npy`` and ``<corruption>.npy`` files, uint8 ``[5 · N, H, W, 3]`` or ``[5 · N, H,
             W]``, severity 1 first, as in CIFAR-10-C (they are memory-mapped, and nothing in them is executed); or with
-            folders ``<corruption>/<severity>/<class>/`` of image files, as in ImageNet-C.
+            folders ``<corruption>/<severity>/<class>/`` of image files, as in ImageNet-C, also in folders of
+            corruptions, such as ``noise/<corruption>``, as its archives unpack.
 
     Returns:
         The corrupted test set.
@@ -95,8 +97,9 @@ def open_corruptions(folder: str | Path) -> CorruptedData:
     path = Path(folder)
     if (path / "labels.npy").exists():
         return _Arrays(path)
-    if any((path / corruption).is_dir() for corruption in CORRUPTIONS):
-        return _Folders(path)
+    folders = {each.name: each for each in (*path.glob("*/*"), *path.glob("*")) if each.name in CORRUPTIONS}
+    if any(each.is_dir() for each in folders.values()):
+        return _Folders(path, folders)
     raise ValueError(
         f"Expected a folder with labels.npy and <corruption>.npy (CIFAR-10-C's format), or with folders <corruption>/"
         f"<severity>/<class> (ImageNet-C's); {path} {'has neither' if path.is_dir() else 'is not a folder'}."
@@ -187,12 +190,13 @@ def _load(path: Path) -> NDArray[Any]:
 
 
 class _Folders(CorruptedData):
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, folders: Mapping[str, Path]) -> None:
         super().__init__(folder, "ImageNet-C")
+        self._folders = folders
         self._names: list[str] = []  # of the files in the first set opened
 
     def _opened(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
-        path = self.folder / corruption / str(severity)
+        path = self._folders.get(corruption, self.folder / corruption) / str(severity)
         try:
             opened = ImageFolder(path, transform, loader=_open_image)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -210,6 +214,9 @@ class _Folders(CorruptedData):
 def _open_image(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            mode, converted = image.mode, image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is truncated or not an image ({error}): fetch it again.") from None
+    if mode[0] in "IF":
+        raise ValueError(f"{path} has levels of more than eight bits (mode {mode}): {TO_EIGHT_BITS}.")
+    return converted

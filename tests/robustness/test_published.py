@@ -77,6 +77,25 @@ def test_folders_in_the_format_of_imagenet_c(tmp_path):
         part[1]
 
 
+def test_folders_as_the_archives_of_imagenet_c_unpack(tmp_path):
+    for group, corruption in (("noise", "shot_noise"), ("weather", "fog")):
+        folder = tmp_path / group / corruption / "1" / "ant"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (6, 5)).save(folder / "1.png")
+    data = open_corruptions(tmp_path)
+    assert [len(data.dataset(name, 1, np.asarray)) for name in ("shot_noise", "fog")] == [1, 1]
+    with pytest.raises(ValueError, match=f"lacks {tmp_path / 'snow' / '1'}"):
+        data.dataset("snow", 1, np.asarray)
+
+
+def test_images_of_sixteen_bits_are_refused_by_name(tmp_path):
+    folder = tmp_path / "fog" / "1" / "ant"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.full((5, 6), 300, np.uint16)).save(folder / "1.png")
+    with pytest.raises(ValueError, match=r"ant/1\.png has levels of more than eight bits \(mode I.*scale its levels"):
+        open_corruptions(tmp_path).dataset("fog", 1, np.asarray)[0]
+
+
 def spoil(path, content):
     path.write_bytes(content)
 
@@ -107,7 +126,7 @@ def test_wrong_files_are_an_error_that_names_them(name, change, message, tmp_pat
         open_corruptions(tmp_path).dataset("fog", 1, np.asarray)
 
 
-@pytest.mark.parametrize("severity", [0, 6, -1, "2"])
+@pytest.mark.parametrize("severity", [0, 6, -1, "2", 2.0, True])
 def test_no_such_severity_is_an_error(severity, tmp_path):
     write_cifar_c(tmp_path)
     with pytest.raises(ValueError, match="`severity` to be an integer from 1 to 5; got"):
