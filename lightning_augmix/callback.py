@@ -18,7 +18,6 @@ from typing import Any, get_args
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_augmix import unread
 from lightning_augmix._checks import boolean, integer, one_of
 from lightning_augmix._errors import OnUnsupported
 from lightning_augmix._views import check_views
@@ -122,7 +121,6 @@ class AugMixCallback(pl.Callback):
         self._session: Session | None = None
         self._pass: Pass | None = None
         self._told: set[str] = set()
-        unread.was_read()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Starts to augment the training loaders that the Trainer makes."""

@@ -41,13 +41,13 @@ class AugMixCallbackConfig(AugmentAndMixTransformConfig):
 
 
 def register() -> None:
-    """Registers the schema that the configs of ``configs/`` build on, where Hydra lists no group of an application."""
+    """Registers the schema that the configs of ``configs/`` build on, in no group: Hydra lists groups alone."""
     schema = OmegaConf.structured(AugMixCallbackConfig)
     with open_dict(schema):
-        schema.defaults = ["/hydra/lightning_augmix/watch@_global_.hydra.callbacks.lightning_augmix", "_self_"]
+        schema.defaults = ["/lightning_augmix_watch@_global_.hydra.callbacks.lightning_augmix", "_self_"]
     watch = {"_target_": f"{Watch.__module__}.{Watch.__name__}"}
-    for name, node in (("callback", schema), ("watch", watch)):
-        ConfigStore.instance().store(name, node, "hydra/lightning_augmix", provider="lightning-augmix")
+    for name, node in (("lightning_augmix_callback", schema), ("lightning_augmix_watch", watch)):
+        ConfigStore.instance().store(name, node, provider="lightning-augmix")
 
 
 class Watch(Callback):

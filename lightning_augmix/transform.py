@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from lightning_augmix import unread
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._images import SPATIAL_TARGETS, may_be_image
 from lightning_augmix._views import joined
@@ -85,6 +86,7 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         self.engine = engine
         self.keys: KeySource = GeneratorKeys()
         self.views = 0
+        unread.was_read()
 
     def forward(self, *inputs: Any) -> Any:
         """Augments an image, or the images of a sample."""

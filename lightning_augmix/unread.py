@@ -2,7 +2,8 @@
 
 ``+augmix=default`` composes in any Hydra application, also in one that reads only ``callbacks`` and would train without
 AugMix. The published configs note that a job has them (:class:`lightning_augmix.config.Watch`), and Lightning asks for
-callbacks of every Trainer at its entry point ``callbacks_factory``: there is one if nothing was made of these configs.
+callbacks of every Trainer at its entry point ``callbacks_factory``: there is one if the job has made no AugMix until
+then, be it of these configs or of their values.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["callbacks", "expect", "was_read"]
 
-# Where the configuration of a job has AugMixCallback, until one is made; each with what tells whether the job runs.
+# Where the configuration of a job has AugMixCallback, until AugMix is made; each with what tells whether the job runs.
 _unread: list[tuple[str, Callable[[], bool]]] = []
 
 
@@ -28,7 +29,7 @@ def expect(keys: Sequence[str], runs: Callable[[], bool]) -> None:
 
 
 def was_read() -> None:
-    """Notes that an AugMixCallback was made."""
+    """Notes that the job trains with AugMix: an AugmentAndMixTransform was made, or put into data."""
     _unread.clear()
 
 
@@ -37,7 +38,7 @@ def _unread_key() -> str | None:
 
 
 def callbacks() -> "list[pl.Callback]":
-    """What Lightning adds to every Trainer: nothing, unless AugMix is configured and was not made."""
+    """What Lightning adds to every Trainer: nothing, unless AugMix is configured and not made."""
     if _unread_key() is None:
         return []
     import lightning.pytorch as pl
@@ -52,7 +53,8 @@ def callbacks() -> "list[pl.Callback]":
                     f"The configuration has AugMixCallback at `{key}`, and the application makes none of it: it would "
                     "train without AugMix. Write `callbacks=[default,augmix]` instead, for applications that "
                     f"instantiate their group `callbacks`; or give the Trainer `hydra.utils.instantiate(cfg.{key})`; "
-                    "or leave it out."
+                    "or leave it out. If this fit is meant to be without AugMix, and a later one with it, add "
+                    "'~hydra.callbacks.lightning_augmix' on the command line."
                 )
 
     return [AugMixIsUnread()]

@@ -162,7 +162,8 @@ def test_what_an_application_composes_is_the_same(application):
 @everywhere
 def test_its_help_lists_nothing_but_the_two_groups(application):
     def lines(which):
-        return [line for line in application(which, "--help")[0].splitlines() if ": " in line]
+        printed = application(which, "--help")[0] + application(which, "--hydra-help")[0]
+        return [line for line in printed.splitlines() if ": " in line]
 
     more = set(lines("with")) - set(lines("without"))
     assert {line.partition(":")[0] for line in more} <= {"augmix", "callbacks"}

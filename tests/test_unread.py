@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from torch.utils.data import DataLoader
+from torchvision.transforms import ToTensor
 
-from lightning_augmix import AugMixCallback, unread
-from toy import Data, Recorder, trainer
+from lightning_augmix import AugmentAndMixTransform, AugMixCallback, augment_dataloader, augment_dataset, unread
+from toy import CERTAIN, Data, Dim, Recorder, trainer
 
 APPLICATION = """
 import sys
@@ -58,7 +60,11 @@ def test_an_application_that_reads_its_callbacks_alone(run):
     assert failed
     assert "The configuration has AugMixCallback at `augmix`" in printed
     assert "callbacks=[default,augmix]" in printed
+    assert "add '~hydra.callbacks.lightning_augmix' on the command line" in printed
     assert "clean" not in printed
+    printed, failed = run("+augmix=default", "~hydra.callbacks.lightning_augmix")  # as the message says
+    assert not failed, printed
+    assert "clean" in printed
     printed, failed = run("callbacks=[default,augmix]", *(f"callbacks.{each}" for each in SURE))
     assert not failed
     assert "augmented" in printed
@@ -85,6 +91,25 @@ def expecting():
     unread.expect(["augmix"], lambda: True)
     yield
     unread.was_read()
+
+
+TRANSFORM = AugmentAndMixTransform(**CERTAIN)
+
+
+@pytest.mark.usefixtures("expecting")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: AugmentAndMixTransform(severity=2),
+        lambda: augment_dataset(Dim(ToTensor()), TRANSFORM),
+        lambda: augment_dataloader(DataLoader(Dim(ToTensor())), TRANSFORM),
+    ],
+    ids=["transform", "dataset", "dataloader"],
+)
+def test_an_application_may_read_the_values_itself(make, tmp_path):
+    make()
+    assert unread.callbacks() == []
+    trainer(root=tmp_path).fit(Recorder(), Data())
 
 
 @pytest.mark.usefixtures("expecting")

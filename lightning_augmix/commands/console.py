@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -80,7 +81,9 @@ def hydra_command(command: str, config: str, job: Callable[[Any], Any]) -> Calla
             if "--version" in arguments:
                 print(command, __version__)
             elif "--help" in arguments or "-h" in arguments:
-                print(described(config, [each for each in arguments if not each.startswith("-")]))
+                # As Hydra reads them, but for overrides on both sides of a flag, which it takes here.
+                read, _ = get_args_parser().parse_known_intermixed_args(arguments)
+                print(described(config, read.overrides, read.config_dir))
             else:
                 with runs.table_at_the_end():
                     application()

@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from PIL import Image
@@ -244,11 +245,11 @@ class ImageDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the validation images."""
-        return self._loader(self.val_data)
+        return self._loader(self.val_data, sampler=self._each_once(self.val_data))
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Batches of the test images."""
-        return self._loader(self.test_data)
+        return self._loader(self.test_data, sampler=self._each_once(self.test_data))
 
     def test_images(self) -> Dataset[Any]:
         """The test images as PIL images of one size, for computing corruptions."""
@@ -271,6 +272,14 @@ class ImageDataModule(pl.LightningDataModule):
         return DataLoader(
             data, self.hparams["batch_size"], num_workers=workers, persistent_workers=workers > 0, **kwargs
         )
+
+    def _each_once(self, data: Any) -> UnrepeatedDistributedSampler | None:
+        """This process's share of the images, without the repetitions by which Lightning makes all shares equal."""
+        ranks = self.trainer.world_size if self.trainer is not None else 1
+        # A process without images would not take part in the reduction that the others wait for.
+        if self.trainer is None or not 1 < ranks <= len(data):
+            return None
+        return UnrepeatedDistributedSampler(data, ranks, self.trainer.global_rank, shuffle=False)
 
     def _folder(self, part: str) -> str | None:
         """The name of the folder of a part, or ``None`` where there is none."""

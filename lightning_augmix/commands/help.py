@@ -24,16 +24,27 @@ Flags: --cfg job prints the configuration; --multirun (-m) makes a run of each c
 --version; --hydra-help lists the rest, among them tab completion (--shell-completion)."""
 
 
-def described(config: str, overrides: Sequence[str]) -> str:
+def described(config: str, overrides: Sequence[str], config_dir: str | None = None) -> str:
     """The help of a command.
 
     Args:
         config: The name of its configuration in ``commands/configs/``.
         overrides: Those on the command line, whose choices are shown.
+        config_dir: A folder of further configs, as given with ``--config-dir``.
 
     Returns:
         The text.
+
+    Raises:
+        NotADirectoryError: If there is no such folder.
     """
+    folders: list[Any] = [files(folder) for folder in _FOLDERS]
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise NotADirectoryError(f"Expected --config-dir to be a folder; got {config_dir!r}.")
+        folders.append(Path(config_dir))
+        quoted = str(Path(config_dir).absolute()).replace("'", "\\'")
+        overrides = [f"hydra.searchpath=['file://{quoted}']", *overrides]
     with initialize_config_module(_FOLDERS[0], version_base="1.3"):
         composed = compose(config, list(overrides), return_hydra_config=True)
     values: Any = OmegaConf.to_container(composed)
@@ -41,7 +52,7 @@ def described(config: str, overrides: Sequence[str]) -> str:
     text = hydra["help"]["template"].replace("${hydra.help.header}", hydra["help"]["header"])
     groups = [group for group in hydra["runtime"]["choices"] if "/" not in group]
     if groups:
-        text += "\n\nGroups (group=option):\n\n" + _columns(_options(groups)).rstrip()
+        text += "\n\nGroups (group=option):\n\n" + _columns(_options(groups, folders)).rstrip()
     meanings = dict(_comments(text_of(config)))
     text += "\n\nValues (key=value), with those that hold now:\n\n" + _columns(_values("", values, meanings))
     return f"{text}\n{_FLAGS}"
@@ -56,12 +67,12 @@ def text_of(config: str) -> str:
     return files(_FOLDERS[0]).joinpath(f"{config}.yaml").read_text(encoding="utf-8")
 
 
-def _options(groups: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _options(groups: Sequence[str], folders: Sequence[Any]) -> Iterator[tuple[str, str]]:
     for group in sorted(groups):
-        for folder in _FOLDERS:
-            directory = files(folder).joinpath(group)
+        for folder in folders:
+            directory = folder.joinpath(group)
             # The published callbacks are for other applications.
-            if not directory.is_dir() or (group == "callbacks" and folder == _FOLDERS[1]):
+            if not directory.is_dir() or (group == "callbacks" and folder == folders[1]):
                 continue
             for path in sorted(directory.iterdir(), key=lambda path: path.name):
                 if path.name.endswith(".yaml"):

@@ -232,7 +232,7 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         # A metric, because strategies that train in other processes bring back the metrics alone.
-        self.log("epochs", float(self.current_epoch + 1), logger=False)
+        self.log("epochs", float(self.current_epoch + 1), logger=False, sync_dist=True)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._measure("val", batch)
@@ -258,7 +258,9 @@ class Classifier(pl.LightningModule):
         logits = self(images)
         accuracy: Any = self.accuracy[stage]
         accuracy.update(logits, targets)
-        self.log(f"{stage}_loss", self.loss(logits, targets))
+        # As a real number: Lightning takes the mean over the processes, and rounds that of whole numbers down.
+        images_here: Any = float(len(targets))
+        self.log(f"{stage}_loss", self.loss(logits, targets), batch_size=images_here, sync_dist=True)
         self.log(f"{stage}_accuracy", accuracy, prog_bar=True)
 
     def _try(self, architecture: str, size: int) -> None:

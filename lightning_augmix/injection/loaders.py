@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from lightning_augmix import unread
 from lightning_augmix._errors import OnUnsupported, PlacementError
 from lightning_augmix._views import check_views
 from lightning_augmix.engines import select_engine
@@ -76,6 +77,7 @@ def augment_dataset(dataset: _D, transform: AugmentAndMixTransform, *, image_key
         >>> clean.transform
         ToTensor()
     """
+    unread.was_read()
     augmented: _D = inject(dataset, transform, image_key=image_key).dataset
     return augmented
 

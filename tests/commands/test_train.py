@@ -408,6 +408,27 @@ def test_every_strategy_of_one_machine(strategy, tmp_path):
     assert run.returncode == 0, printed
     assert re.search(r"set all .*│ 2 +│ \d", printed.replace("set all\n", "set all ")) or "│ 2  " in printed
     assert printed.count("The last weights") == 1
+    assert "sync_dist" not in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "ddp_fork"])
+def test_two_processes_measure_each_image_once(strategy, tmp_path):
+    write_parts(tmp_path, train="abcde", val="abcde", test="abcde")
+    for part in ("val", "test"):
+        (tmp_path / part / "a" / "0.png").unlink()  # 19 images: ten, and nine
+
+    def measured(folder, *arguments):
+        data = ["data=image_folder", f"data.root={tmp_path}", "data.batch_size=3"]  # four batches, and three
+        run = start(tmp_path, *data, *ONCE, "augmix=off", f"hydra.run.dir={tmp_path / folder}", *arguments)
+        printed = run.communicate(timeout=300)[0]
+        assert run.returncode == 0, printed
+        return [float(last(tmp_path / folder, name)) for name in ("val_accuracy", "val_loss", "test_accuracy")]
+
+    two = measured("two", f"trainer.strategy={strategy}", "trainer.devices=2", "+trainer.num_sanity_val_steps=0")
+    one = measured("one", f"ckpt_path={tmp_path / 'two' / 'checkpoints' / 'last.ckpt'}")
+    assert two == pytest.approx(one, rel=1e-5)
+    assert two[::2] == one[::2]
 
 
 @pytest.mark.slow
@@ -469,6 +490,20 @@ def test_help_says_what_each_value_means(command):
         assert word not in printed
     for option in ("logger=csv", "trainer=ddp", "hparams_search=optuna", "augmix=jsd", "data=image_folder"):
         assert option in printed
+
+
+def test_help_takes_a_folder_of_configs(command, tmp_path):
+    (tmp_path / "it's mine" / "experiment").mkdir(parents=True)
+    path = tmp_path / "it's mine" / "experiment" / "short.yaml"
+    path.write_text("# @package _global_\n# My own.\ntrainer: {max_epochs: 1}\n")
+    for arguments in (["--help", "experiment=short", "--config-dir", path.parents[1], "seed=7"], ["--help", "seed=7"]):
+        printed = command(*arguments)
+        assert "  seed=7 " in printed
+        assert bool(re.search("experiment=short +My own", printed)) is ("--config-dir" in arguments)
+        assert ("trainer.max_epochs=1 " in printed) is ("--config-dir" in arguments)
+    assert "  seed=0 " in command("--help", "--config-name", "train")
+    with pytest.raises(SystemExit, match="augmix-train: Expected --config-dir to be a folder; got 'nowhere'"):
+        command("--config-dir", "nowhere", "--help")
 
 
 @pytest.mark.slow
