@@ -1,3 +1,8 @@
+import os
+import stat
+import subprocess
+import sys
+
 import pytest
 
 from lightning_augmix._files import whole_file
@@ -21,6 +26,28 @@ def test_a_link_stays_one(tmp_path):
         part.write_text("text")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_text() == "text"
+
+
+def test_a_named_pipe_stays_one_and_is_written_to(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with whole_file(pipe) as part:
+            part.write_text("text")
+        assert os.read(reader, 100) == b"text"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_standard_output_that_is_a_pipe_is_written_to():
+    code = (
+        "from lightning_augmix._files import whole_file\n"
+        "with whole_file('/dev/stdout') as part: part.write_text('text')"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE).stdout == b"text"
 
 
 def test_names_may_be_as_long_as_the_file_system_permits(tmp_path):

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,14 @@ class ImageDataModule(pl.LightningDataModule):
         """The test images as PIL images of one size, for computing corruptions."""
         images: Dataset[Any] = self._test(self._before_corruption())
         return images
+
+    def stored_images(self) -> Dataset[Any]:
+        """The test images as they are stored, files as their bytes: to tell whether two runs have the same."""
+        images = self._test(None)
+        folder = images.dataset if isinstance(images, Subset) else images
+        if isinstance(folder, ClassFolders):
+            folder.loader = partial(np.fromfile, dtype=np.uint8)
+        return images  # type: ignore[no-any-return]
 
     def validation_images(self) -> Dataset[Any]:
         """The same of the validation images."""

@@ -41,7 +41,6 @@ def evaluate(cfg: "DictConfig") -> float:
 
     from lightning_augmix.commands.checkpoints import read_checkpoint
     from lightning_augmix.robustness.charts import draw_errors, draw_reliability
-    from lightning_augmix.robustness.report import check_alike
 
     log_through_hydra()
     ckpt_path = OmegaConf.select(cfg, "ckpt_path")  # None where it was not given
@@ -70,7 +69,7 @@ def evaluate(cfg: "DictConfig") -> float:
         )
     if len(checkpoints) > 1:  # which opens their test images
         with usage_errors():
-            check_alike([(name, _test_set(cfg, each)) for name, each in zip(names, checkpoints, strict=True)])
+            _check_images(names, cfg, [_data_of(cfg, checkpoint) for checkpoint in checkpoints])
     build(cfg.trainer)  # what it refuses is told before the corruptions are computed
     folder = Path(HydraConfig.get().runtime.output_dir)
     is_first = getattr(rank_zero_only, "rank", 0) == 0
@@ -97,11 +96,37 @@ def _name(path: str) -> str:
     return parents[0] or Path(path).stem
 
 
-def _test_set(cfg: "DictConfig", checkpoint: "Checkpoint") -> dict[str, Any]:
-    """What a checkpoint will be measured on, as far as it is known before."""
-    data = _data_of(cfg, checkpoint)
-    images: Any = data.test_images()
-    return {"data": _data_name(cfg, data, images), "images": len(images)}
+def _check_images(names: list[str], cfg: "DictConfig", opened: "list[ImageDataModule]") -> None:
+    """Refuses checkpoints that would be measured on different images."""
+    from lightning_augmix.robustness.report import check_alike
+
+    facts: list[dict[str, Any]] = []
+    for data in opened:
+        data.setup("test")
+        facts.append({"data": _data_name(cfg, data, data.test_data), "images": len(data.test_data)})
+    settings = [_settings(cfg, data) for data in opened]
+    check_alike(list(zip(names, facts, [{}] * len(names), strict=True)))
+    if any(each != settings[0] for each in settings):  # otherwise the images are the same, and need not be read
+        facts = [{"digest of clean images": _digest(cfg, data)} for data in opened]
+        check_alike(list(zip(names, facts, settings, strict=True)))
+
+
+def _settings(cfg: "DictConfig", data: "ImageDataModule") -> dict[str, Any]:
+    """What decides which the clean images are."""
+    keys = ["root", "classes"]
+    if data.tested == "held-out":
+        keys.append("seed")
+    if cfg.corruptions == "computed":
+        keys += ["image_size", "crop"]
+    return {f"data.{key}": data.hparams[key] for key in keys}
+
+
+def _digest(cfg: "DictConfig", data: "ImageDataModule") -> str:
+    """Digests the clean images before corruption; as they are stored, if the corruptions have a size of their own."""
+    from lightning_augmix.robustness.computed import digest_of
+
+    images: Any = data.test_images() if cfg.corruptions == "computed" else data.stored_images()
+    return digest_of(images[index] for index in range(len(images)))[:16]
 
 
 def _data_name(cfg: "DictConfig", data: "ImageDataModule", images: Any) -> str:
@@ -158,7 +183,9 @@ def _corrupted(cfg: "DictConfig", data: "ImageDataModule") -> "CorruptedData":
     from lightning_augmix.robustness.published import open_corruptions
 
     if cfg.corruptions != "computed":
-        return open_corruptions(cfg.corruptions)
+        opened = open_corruptions(cfg.corruptions)
+        opened.digest = _digest(cfg, data)
+        return opened
     folder = Path(cfg.cache) / data.hparams["dataset"]
     return compute_corruptions(data.test_images(), folder, seed=cfg.seed, processes=cfg.processes)
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from importlib.metadata import version
 from itertools import islice
@@ -21,7 +21,7 @@ from lightning_augmix._extras import require
 from lightning_augmix._files import whole_file
 from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions, read_origin
 
-__all__ = ["compute_corruptions"]
+__all__ = ["compute_corruptions", "digest_of"]
 
 
 def compute_corruptions(
@@ -106,12 +106,27 @@ def _stacked(data: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return images, labels
 
 
+def digest_of(samples: Iterable[Any]) -> str:
+    """Digests images and their classes, to tell whether two sets of images are the same.
+
+    Args:
+        samples: Pairs (image, class); the images are PIL images or arrays.
+
+    Returns:
+        The SHA-256 of all images and, after them, all classes, in hexadecimal.
+    """
+    digest, labels = hashlib.sha256(), []
+    for image, label in samples:
+        digest.update(np.ascontiguousarray(image).data)
+        labels.append(int(label))
+    digest.update(np.array(labels, np.int64).data)
+    return digest.hexdigest()
+
+
 def _check_origin(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> None:
     """Records what the files are computed from, or rejects a folder computed from something else."""
     library = version("imagecorruptions-imaug")
-    digest = hashlib.sha256(images.data)
-    digest.update(labels.data)
-    origin = {"images": digest.hexdigest(), "seed": seed, "imagecorruptions-imaug": library}
+    origin = {"images": digest_of(zip(images, labels, strict=True)), "seed": seed, "imagecorruptions-imaug": library}
     path = folder / "origin.json"
     if not path.exists():
         if any(folder.glob("*.npy")):

@@ -44,6 +44,9 @@ def evaluate_robustness(
 ) -> RobustnessReport:
     """Measures a classifier's error and calibration on clean and on corrupted test images.
 
+    With computed corruptions, the report has the digest of the clean images that were corrupted. With published ones it
+    has none: the clean images come as inputs of this model, and another model may have others of the same images.
+
     Args:
         model: A module, LightningModule or not, that returns logits ``[N, K]`` for a batch of inputs; a copy of it is
             evaluated.
@@ -116,6 +119,7 @@ def evaluate_robustness(
             "torchvision": torchvision.__version__,
             **data.versions,
         },
+        digest=data.digest,
     )
 
 

@@ -47,6 +47,8 @@ class CorruptedData(ABC):
         strengths: Whose strengths computed corruptions have; ``None`` for published ones, whose files do not say.
         seed: Seed of computed corruptions; ``None`` for published ones.
         versions: Versions of the libraries that computed the corruptions.
+        digest: Digest of the clean images that were corrupted and their classes; ``None`` for published ones, whose
+            files do not say.
     """
 
     def __init__(self, folder: Path, like: str) -> None:
@@ -55,6 +57,7 @@ class CorruptedData(ABC):
         self.strengths: str | None = None
         self.seed: int | None = None
         self.versions: Mapping[str, str] = {}
+        self.digest: str | None = None
 
     def dataset(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
         """Opens the images of one corruption and severity.
@@ -120,7 +123,8 @@ def read_origin(path: Path) -> dict[str, Any]:
         if not isinstance(origin, dict):
             raise ValueError(f"it holds a {type(origin).__name__}")
         integer("seed", origin.get("seed"), at_least=0)
-        string("imagecorruptions-imaug", origin.get("imagecorruptions-imaug"))
+        for name in ("imagecorruptions-imaug", "images"):
+            string(name, origin.get(name))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete the folder.") from None
     return origin
@@ -133,6 +137,7 @@ class _Arrays(CorruptedData):
             origin = read_origin(folder / "origin.json")
             self.source, self.strengths, self.seed = "computed", "ImageNet-C", origin["seed"]
             self.versions = {"imagecorruptions-imaug": origin["imagecorruptions-imaug"]}
+            self.digest = origin["images"][:16]  # enough to tell images apart, and short in messages
         self.labels = _load(folder / "labels.npy")
         if not _are_five_times_the_same(self.labels):
             raise ValueError(

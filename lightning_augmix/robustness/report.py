@@ -5,9 +5,11 @@ import io
 import json
 import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -117,6 +119,8 @@ class RobustnessReport:
         strengths: Whose strengths computed corruptions have; ``None`` for published ones.
         seed: Seed of computed corruptions; ``None`` for published ones.
         versions: Versions of the libraries that measured, and of the one that computed the corruptions.
+        digest: Digest of the clean images before corruption, and of their classes, by which they are compared; ``None``
+            where it is not known.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -134,6 +138,7 @@ class RobustnessReport:
     strengths: str | None = None
     seed: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         string("name", self.name)
@@ -152,7 +157,7 @@ class RobustnessReport:
                 raise TypeError(f"Expected argument `{name}` to be a Calibration; got {getattr(self, name)!r}.")
         for operation in _listed("operations", self.operations):
             string("operations", operation)
-        for name in ("data", "source", "strengths"):
+        for name in ("data", "source", "strengths", "digest"):
             if getattr(self, name) is not None:
                 string(name, getattr(self, name))
         if self.seed is not None:
@@ -334,10 +339,13 @@ def _with_tuples(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_comparable(reports: Sequence[RobustnessReport]) -> None:
-    """Checks that reports measured the same: corruptions, data, number of images, strengths and seed.
+    """Checks that reports measured the same: corruptions, their source, strengths and seed, data and clean images.
+
+    The version of the library that computed the corruptions has to be the same, too; other versions may differ. What
+    older reports lack is not compared: the source, that version and the digest of the clean images.
 
     Args:
-        reports: One or more reports; their versions may differ.
+        reports: One or more reports.
 
     Raises:
         ValueError: If there are none, or two differ; the message names in what.
@@ -350,37 +358,54 @@ def check_comparable(reports: Sequence[RobustnessReport]) -> None:
                 f"Expected argument `reports` to be on the same corruptions; {printable(report.name)} is on "
                 f"{list(report.errors)}, {printable(reports[0].name)} on {list(reports[0].errors)}."
             )
-    facts = ("data", "images", "strengths", "seed")
-    check_alike([(report.name, {name: getattr(report, name) for name in facts}) for report in reports])
+    check_alike([(report.name, _facts(report), {}) for report in reports])
 
 
-def check_alike(measured: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+def _facts(report: RobustnessReport) -> dict[str, Any]:
+    facts = {name: getattr(report, name) for name in ("data", "images", "strengths", "seed")}
+    library = "imagecorruptions-imaug"
+    later = {
+        "digest of clean images": report.digest,
+        "source": report.source,
+        library: report.versions.get(library),
+    }
+    return facts | {name: value for name, value in later.items() if value is not None}
+
+
+def check_alike(measured: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]) -> None:
     """Checks that classifiers were, or will be, measured on the same.
 
     Args:
-        measured: The name of each classifier, and what it is measured on, by name.
+        measured: The name of each classifier; what it is measured on, by name, where names that another lacks are not
+            compared; and settings that explain a difference, which are not compared themselves.
 
     Raises:
-        ValueError: If two differ; the message names in what.
+        ValueError: If two differ; the message names in what, and the settings in which they differ.
     """
-    first_name, first = measured[0]
-    for name, facts in measured[1:]:
-        different = [
-            f"{fact} ({_known(value)} and {_known(facts[fact])})"
-            for fact, value in first.items()
-            if facts[fact] != value
-        ]
+    for (name, facts, settings), (other, other_facts, other_settings) in combinations(measured, 2):
+        different = _different(facts, other_facts)
         if different:
+            different += _different(settings, other_settings)
             raise ValueError(
                 printable(
-                    f"Expected classifiers measured on the same images; {first_name} and {name} differ in "
+                    f"Expected classifiers measured on the same images; {name} and {other} differ in "
                     f"{', '.join(different)}: compare those that agree."
                 )
             )
 
 
+def _different(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} ({_known(value)} and {_known(second[name])})"
+        for name, value in first.items()
+        if name in second and second[name] != value
+    ]
+
+
 def _known(value: Any) -> str:
-    return "unknown" if value is None else str(value)
+    if value is None:
+        return "unknown"
+    return value if isinstance(value, str) else reprlib.repr(value)  # a list can be long
 
 
 def runs_of_each(reports: Sequence[RobustnessReport]) -> list[tuple[str, list[RobustnessReport]]]:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from test_published import write_cifar_c
 from commands_fixture import QUICK, QUIET, fixture_of
 from lightning_augmix import RobustnessReport
 from lightning_augmix.commands import evaluate, train
+from lightning_augmix.commands.data import Digits
 from lightning_augmix.robustness.published import CORRUPTIONS
 from toy import BatchSizes
 
@@ -39,6 +41,11 @@ def checkpoints(tmp_path_factory):
 command = fixture_of("augmix-evaluate", evaluate.main)
 
 
+def digest_of_digits():
+    digits = Digits(train=False)
+    return hashlib.sha256(digits.data.tobytes() + np.array(digits.targets).tobytes()).hexdigest()[:16]
+
+
 def files(tmp_path):
     (folder,) = tmp_path.glob("outputs/*/*")
     return folder
@@ -54,6 +61,7 @@ def test_a_checkpoint_on_published_files(command, checkpoints, tmp_path):
     assert tuple(report.errors) == CORRUPTIONS
     assert "solarize" in report.operations
     assert (report.data, report.images, report.source) == ("digits", 360, "c (CIFAR-10-C's format)")
+    assert report.digest == digest_of_digits()
     assert report.overlapping == ()
     assert {path.name for path in folder.glob("*.*")} >= {"jsd.json", "jsd.csv", "errors.png", "reliability.png"}
 
@@ -101,6 +109,7 @@ def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_p
     assert reports[0]["clean"] != reports[1]["clean"]
     for report in reports:
         assert (report["data"], report["strengths"], report["seed"]) == ("digits", "ImageNet-C", 0)
+        assert report["digest"] == digest_of_digits()
     corrupted = tmp_path / "data" / "corrupted" / "digits"
     assert np.load(corrupted / "fog.npy").shape == (5 * 360, 8, 8)
     written = (corrupted / "fog.npy").stat().st_mtime
@@ -211,23 +220,27 @@ def test_it_ends_with_its_worker_processes(number, status, checkpoints, tmp_path
 def of_folders(checkpoints, tmp_path):
     """Makes a checkpoint that says it was trained on a folder of images."""
 
-    def make(name, root, images=1, size=16):
-        for part in ("train", "test"):
+    def make(name, root, images=1, size=16, turn=0, parts=("train", "test"), **settings):
+        for part in parts:
             for number in range(images):
                 path = tmp_path / root / part / "ant" / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (20, 20)).save(path)
+                Image.linear_gradient("L").resize((20, 20)).rotate(turn + 9 * number).save(path)
         state = torch.load(checkpoints[0], weights_only=True)
         state["datamodule_hyper_parameters"] |= {
             "dataset": "image_folder",
             "root": str(tmp_path / root),
             "classes": ["ant", *map(str, range(9))],
             "image_size": size,
+            **settings,
         }
         torch.save(state, tmp_path / f"{name}.ckpt")
         return tmp_path / f"{name}.ckpt"
 
     return make
+
+
+DIGESTS = r"digest of clean images \(\w{16} and \w{16}\)"
 
 
 @pytest.mark.parametrize(
@@ -239,6 +252,16 @@ def of_folders(checkpoints, tmp_path):
         ({"root": "b/a", "images": 2}, "c", r"images \(2 and 1\)"),
         ({"root": "a", "size": 24}, "computed", r"data \(.* at 24 pixels and .* at 16 pixels\)"),
         ({"root": "a", "size": 24}, "c", None),
+        ({"root": "a", "crop": "resized"}, "computed", rf"{DIGESTS}, data\.crop \(resized and pad\)"),
+        ({"root": "a", "crop": "resized"}, "c", None),
+        ({"root": "b/a", "turn": 90}, "computed", rf"{DIGESTS}, data\.root \(.*/b/a and .*/a\)"),
+        ({"root": "b/a", "turn": 90}, "c", rf"{DIGESTS}, data\.root \(.*/b/a and .*/a\)"),
+        ({"root": "b/a"}, "c", None),
+        (
+            {"root": "a", "classes": ["aardvark", "ant", *map(str, range(8))]},
+            "c",
+            rf"{DIGESTS}, data\.classes \(\['aardvark', 'ant', .*\.\.\.\]\)",
+        ),
     ],
 )
 def test_checkpoints_of_different_images_are_refused_before_any_is_measured(
@@ -254,6 +277,16 @@ def test_checkpoints_of_different_images_are_refused_before_any_is_measured(
     monkeypatch.setattr("lightning_augmix.robustness.evaluate.evaluate_robustness", measured)
     message = "measured$" if differ is None else rf"x and y differ in {differ}: compare those that agree\.$"
     with pytest.raises(SystemExit, match=f"^augmix-evaluate: .*{message}"):
+        command(f"ckpt_path=[{first},{second}]", "names=[x,y]", f"corruptions={corruptions}", *QUICK)
+
+
+@pytest.mark.parametrize("corruptions", ["computed", "c"])
+def test_checkpoints_that_held_out_other_images_are_refused(corruptions, command, of_folders, tmp_path):
+    write_cifar_c(tmp_path / "c")
+    first, second = (
+        of_folders(f"s{seed}", "a", images=20, parts=["train"], classes=["ant"], seed=seed) for seed in range(2)
+    )
+    with pytest.raises(SystemExit, match=rf"x and y differ in {DIGESTS}, data\.seed \(0 and 1\): compare"):
         command(f"ckpt_path=[{first},{second}]", "names=[x,y]", f"corruptions={corruptions}", *QUICK)
 
 
@@ -339,6 +372,12 @@ def test_checkpoints_of_earlier_versions_crop_as_they_did(command, folders, tmp_
     resize = next(step for step in data.transform.transforms if type(step).__name__ == "Resize")
     assert resize.size == [256]
     assert set(data.targets) == {1, 2}
+
+
+def test_checkpoints_of_earlier_versions_are_compared(command, checkpoints, tmp_path, monkeypatch):
+    path = older(checkpoints[0], tmp_path / "old.ckpt")
+    data, _ = evaluated(monkeypatch, command, f"ckpt_path=[{path},{checkpoints[0]}]", "names=[old,new]")
+    assert len(data) == 360
 
 
 def test_data_with_another_number_of_classes_are_refused(command, folders, tmp_path):

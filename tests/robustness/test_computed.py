@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from importlib.metadata import version
@@ -10,7 +11,7 @@ from test_published import write_cifar_c
 from torch.utils.data import Dataset
 from torchvision import transforms
 
-from lightning_augmix.robustness.computed import compute_corruptions
+from lightning_augmix.robustness.computed import compute_corruptions, digest_of
 from lightning_augmix.robustness.published import CORRUPTIONS, open_corruptions
 
 TO_TENSOR = transforms.ToTensor()
@@ -154,7 +155,33 @@ def test_a_folder_that_is_opened_again_is_a_computed_one(tmp_path):
         assert data.versions == {"imagecorruptions-imaug": version("imagecorruptions-imaug")}
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"seed": "0"}', '{"seed": 0, "imagecorruptions-imaug": null}'])
+@pytest.mark.parametrize("as_array", [False, True])
+def test_the_digest_is_of_the_clean_images_and_their_classes(as_array, tmp_path):
+    data = Images(as_array=as_array)
+    opened = compute_corruptions(data, tmp_path, ["contrast"], processes=1, show_progress=False)
+    expected = hashlib.sha256(np.load(tmp_path / "clean.npy").tobytes() + np.array([0, 1, 0]).tobytes()).hexdigest()
+    assert json.loads((tmp_path / "origin.json").read_text())["images"] == expected
+    assert opened.digest == expected[:16]
+    assert digest_of(data[index] for index in range(3)) == expected
+    others = [
+        [data[2], data[1], data[0]],
+        [data[0], data[1]],
+        [(image, 1) for image, _ in map(data.__getitem__, range(3))],
+    ]
+    assert len({expected, *map(digest_of, others)}) == 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"seed": "0"}',
+        '{"seed": 0, "imagecorruptions-imaug": "1"}',
+        '{"seed": 0, "imagecorruptions-imaug": null}',
+    ],
+)
 def test_a_damaged_origin_is_an_error_that_names_it(content, tmp_path):
     computed(Images(), tmp_path, ["contrast"], seed=np.int64(0))
     (tmp_path / "origin.json").write_text(content)

@@ -97,6 +97,7 @@ def test_the_report_equals_a_computation_by_hand(workers, tmp_path):
     )
     assert report.name == "color"
     assert (report.data, report.images, report.strengths, report.seed) == ("Clean", 11, None, None)
+    assert report.digest is None
     assert report.source == f"{tmp_path.name} (CIFAR-10-C's format)"
     assert report.versions == {
         "lightning_augmix": __version__,
@@ -154,6 +155,7 @@ def test_computed_corruptions_are_named_with_their_strengths_seed_and_library(tm
     )
     assert (report.data, report.images) == ("colours", 2)
     assert (report.source, report.strengths, report.seed) == ("computed", "ImageNet-C", 5)
+    assert report.digest == "digest"
     assert report.versions["imagecorruptions-imaug"] == "1.1.5"
     assert evaluate.name_of(Subset(Clean(4), [0, 2])) == "Subset of Clean"
 

@@ -9,7 +9,7 @@ import pytest
 
 from lightning_augmix import RobustnessReport
 from lightning_augmix.robustness.published import CORRUPTIONS
-from lightning_augmix.robustness.report import ALEXNET_ERRORS, Calibration, check_comparable, runs_of_each
+from lightning_augmix.robustness.report import ALEXNET_ERRORS, Calibration, check_alike, check_comparable, runs_of_each
 
 BINS = {"counts": (0, 3, 1), "confidences": (0.0, 0.5, 0.9), "accuracies": (0.0, 1 / 3, 1.0)}
 CALIBRATION = Calibration(expected_error=0.15, rms_error=0.2, **BINS)
@@ -21,6 +21,7 @@ MEASURED = {
     "strengths": "ImageNet-C",
     "seed": 3,
     "versions": {"torch": "2.11.0", "imagecorruptions-imaug": "1.1.5"},
+    "digest": "0a1b",
 }
 OLD = Path(__file__).parents[2] / "results" / "fashion_mnist_jsd-seed0.json"
 
@@ -148,6 +149,7 @@ def test_a_report_says_what_was_measured(tmp_path):
 def test_reports_of_before_there_were_names_load():
     old = RobustnessReport.load(OLD)
     assert (old.images, old.data, old.source, old.strengths, old.seed, old.versions) == (10_000, *[None] * 4, {})
+    assert old.digest is None
     assert "Measured on 10000 images of unknown data." in str(old)
     assert "Versions" not in str(old)
     check_comparable([old, dataclasses.replace(old, name="other")])
@@ -161,6 +163,9 @@ def test_reports_of_before_there_were_names_load():
         ({"strengths": "CIFAR-10-C"}, "differ in strengths (ImageNet-C and CIFAR-10-C):"),
         ({"strengths": None, "seed": None}, "differ in strengths (ImageNet-C and unknown), seed (3 and unknown):"),
         ({"data": None, "seed": 0}, "differ in data (digits and unknown), seed (3 and 0):"),
+        ({"digest": "77"}, "differ in digest of clean images (0a1b and 77):"),
+        ({"source": "c (CIFAR-10-C's format)"}, "differ in source (computed and c (CIFAR-10-C's format)):"),
+        ({"versions": {"imagecorruptions-imaug": "1.2"}}, "differ in imagecorruptions-imaug (1.1.5 and 1.2):"),
     ],
 )
 def test_reports_of_different_images_are_not_compared(changes, words):
@@ -172,7 +177,26 @@ def test_reports_of_different_images_are_not_compared(changes, words):
 
 
 def test_reports_of_different_versions_are_compared():
-    check_comparable([report(**MEASURED), report(**{**MEASURED, "versions": {}, "source": "copy"})])
+    versions = {**MEASURED["versions"], "torch": "2.12.0"}
+    check_comparable([report(**MEASURED), report(**{**MEASURED, "versions": versions})])
+
+
+def test_what_older_reports_lack_is_not_compared():
+    older = report("old", **{**MEASURED, "versions": {}, "source": None, "digest": None})
+    check_comparable([older, report(**MEASURED), older])
+    with pytest.raises(ValueError, match="a and b differ in digest"):
+        check_comparable([older, report("a", **MEASURED), report("b", **{**MEASURED, "digest": "77"})])
+
+
+def test_settings_explain_what_differs_and_are_not_compared_themselves():
+    measured = [
+        (name, {"digest": name[0]}, {"crop": crop}) for name, crop in (("a1", "pad"), ("a2", None), ("b", "pad"))
+    ]
+    check_alike(measured[:2])
+    with pytest.raises(ValueError, match=r"a1 and b differ in digest \(a and b\): compare"):
+        check_alike(measured)
+    with pytest.raises(ValueError, match=r"a2 and b differ in digest \(a and b\), crop \(unknown and pad\): compare"):
+        check_alike(measured[1:])
 
 
 BROKEN = [
@@ -191,6 +215,7 @@ BROKEN = [
     ({"operations": "rotate"}, "`operations` to be a list; got 'rotate'"),
     ({"operations": [1]}, "`operations` to be a string; got 1"),
     ({"data": 3}, "`data` to be a string; got 3"),
+    ({"digest": 3}, "`digest` to be a string; got 3"),
     ({"seed": "0"}, "`seed` to be an integer"),
     ({"versions": ["2.11"]}, "`versions` to be a mapping"),
     ({"versions": {"torch": 2.11}}, r"`versions\['torch'\]` to be a string; got 2.11"),
