@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from lightning_augmix.commands.data import ImageDataModule
+    from lightning_augmix.robustness.published import CorruptedData
 
 __all__ = ["main", "train"]
 
@@ -39,6 +40,7 @@ def train(cfg: "DictConfig") -> float:
     classes = cfg.data.classes if cfg.ckpt_path is None else _resumed_classes(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = build(cfg.data, classes=classes)
+    corrupted = _corrupted_validation(data) if cfg.objective == "corrupted_accuracy" else None
     callbacks = [build(node) for node in [*(cfg.get("callbacks") or {}).values(), cfg.get("augmix")] if node]
     loggers = [build(node) for node in (cfg.get("logger") or {}).values() if node]
     model = build(cfg.model, num_classes=data.num_classes)
@@ -47,8 +49,8 @@ def train(cfg: "DictConfig") -> float:
     epochs = int(trainer.callback_metrics.get("epochs", 0))  # measuring replaces these metrics
     measures = _measured(trainer, model, data)
     objective = measures.get(f"{data.validated} accuracy", float("nan"))
-    if cfg.objective == "corrupted_accuracy":
-        measures["corrupted accuracy"] = objective = _corrupted_accuracy(cfg, model, data)
+    if corrupted is not None:
+        measures["corrupted accuracy"] = objective = _corrupted_accuracy(cfg, model, data, corrupted)
     if trainer.is_global_zero:
         _print_table(cfg, trainer, epochs, measures)
         runs.record(measures)
@@ -116,22 +118,32 @@ def _measured(trainer: "pl.Trainer", model: Any, data: "ImageDataModule") -> dic
     return measures
 
 
-def _corrupted_accuracy(cfg: "DictConfig", model: Any, data: "ImageDataModule") -> float:
-    from lightning_augmix.robustness.computed import compute_corruptions
+def _corrupted_validation(data: "ImageDataModule") -> "CorruptedData":
+    """The validation images with corruptions: before the training, which would be lost if they cannot be had."""
+    from lightning_augmix.robustness.computed import compute_corruptions, digest_of
+
+    data.prepare_data()
+    data.setup("validate")
+    images: Any = data.validation_images()
+    with usage_errors():
+        digest = digest_of(images[number] for number in range(len(images)))
+        return compute_corruptions(images, Path("data") / "corrupted" / f"validation-{digest[:16]}")
+
+
+def _corrupted_accuracy(cfg: "DictConfig", model: Any, data: "ImageDataModule", corrupted: "CorruptedData") -> float:
     from lightning_augmix.robustness.evaluate import evaluate_robustness
 
     trainer = build({**cfg.trainer, "fast_dev_run": False, "limit_test_batches": None}, logger=False, callbacks=[])
-    cache = Path("data") / "corrupted" / f"{cfg.data.dataset}-validation"
-    corrupted = compute_corruptions(data.validation_images(), cache, seed=0)
-    report = evaluate_robustness(
-        model,
-        data.val_data,
-        corrupted,
-        data.corrupted_transform(),
-        batch_size=data.hparams["batch_size"],
-        num_workers=data.hparams["num_workers"],
-        trainer=trainer,
-    )
+    with usage_errors():
+        report = evaluate_robustness(
+            model,
+            data.val_data,
+            corrupted,
+            data.corrupted_transform(),
+            batch_size=data.hparams["batch_size"],
+            num_workers=data.hparams["num_workers"],
+            trainer=trainer,
+        )
     return 1 - report.mean_corruption_error
 
 

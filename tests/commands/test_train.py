@@ -467,10 +467,20 @@ def test_optuna_looks_for_the_best_validation(tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_can_maximise_the_accuracy_on_corruptions(command, tmp_path):
-    printed = command("objective=corrupted_accuracy", "data.image_size=8", *SMALL)
-    assert re.search("corrupted", printed.partition("The last weights")[2])
-    [run] = tmp_path.glob("outputs/*/*/run.json")
-    assert 0 < json.loads(run.read_text())["measures"]["corrupted accuracy"] < 1
+    arguments = ["objective=corrupted_accuracy", "augmix=off", *SMALL]
+    printed = command("--multirun", *arguments, "data.seed=0,1", "hydra.sweep.dir=sweep")
+    assert printed.count("corrupted accuracy") == 3
+    runs = [json.loads(path.read_text()) for path in tmp_path.glob("sweep/*/run-*.json")]
+    assert all(0 < run["measures"]["corrupted accuracy"] < 1 for run in runs)
+    assert len(list(tmp_path.glob("data/corrupted/validation-*"))) == 2
+
+
+def test_corruptions_that_cannot_be_had_end_the_run_before_the_training(command, tmp_path, capfd):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "corrupted").write_text("")
+    with pytest.raises(SystemExit, match=r"augmix-train: .*data/corrupted"):
+        command("objective=corrupted_accuracy", *SMALL)
+    assert "Trainable params" not in capfd.readouterr().out
 
 
 def test_the_version_is_that_of_the_package(command):
