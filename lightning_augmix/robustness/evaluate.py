@@ -3,11 +3,12 @@
 import copy
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import torchvision
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
@@ -15,11 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from torchmetrics import Metric
-from torchvision.datasets import DatasetFolder, ImageFolder
+from torchvision.datasets import DatasetFolder
 
 from lightning_augmix import __version__
 from lightning_augmix._checks import integer, string
 from lightning_augmix.operations import AugmentationSet, resolve_operations
+from lightning_augmix.robustness.classes import as_class, classes_of, renumbered
 from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions
 from lightning_augmix.robustness.report import Calibration, RobustnessReport
 
@@ -50,7 +52,9 @@ def evaluate_robustness(
     Args:
         model: A module, LightningModule or not, that returns logits ``[N, K]`` for a batch of inputs; a copy of it is
             evaluated.
-        clean: The clean test images: a map-style dataset of pairs (input of the model, class).
+        clean: The clean test images: a map-style dataset of pairs (input of the model, class). Its classes are numbered
+            as the model's logits; corrupted folders that number them differently are renumbered by their names, where
+            the dataset has ``class_to_idx``, be it in a subset or wrapper.
         corrupted: The corrupted test images: a folder in the format of CIFAR-10-C or ImageNet-C, or the result of
             ``compute_corruptions``.
         transform: Converts a PIL image to an input of the model, as for the clean images.
@@ -69,10 +73,11 @@ def evaluate_robustness(
         The report, the same on every rank.
 
     Raises:
-        TypeError: If an argument has the wrong type.
+        TypeError: If an argument has the wrong type, inputs are no tensors, or classes no integers.
         ValueError: If an argument is out of range, files are missing or damaged, there is no such corruption or
-            operation, the model does not return finite logits ``[N, K]``, a class is not one of the K, the folders of
-            clean and corrupted images differ in their classes, or the Trainer leaves out batches.
+            operation, the model does not return finite logits ``[N, K]``, a class is not one of the K, clean and
+            corrupted images differ in shape, dtype, classes or, where both list them, in the number of images of a
+            class, or the Trainer leaves out batches.
 
     Example:
         >>> from lightning_augmix import evaluate_robustness
@@ -93,11 +98,12 @@ def evaluate_robustness(
     data = corrupted if isinstance(corrupted, CorruptedData) else open_corruptions(corrupted)
     sets: list[Any] = [clean]
     sets += [data.dataset(corruption, severity, transform) for corruption in corruptions for severity in SEVERITIES]
-    _check_classes(sets)
+    _check_inputs(sets)
+    numbers = _numbers_of_model(sets)
     # A copy, because a Trainer changes modes, dtypes and devices. The module's own Trainer stays out of it.
     own_trainer = getattr(model, "_trainer", None)
     copied = copy.deepcopy(model, {id(own_trainer): own_trainer}).eval()
-    evaluation = _Evaluation(copied, _count_classes(copied, clean), sets, batch_size, num_workers)
+    evaluation = _Evaluation(copied, _count_classes(copied, clean), sets, numbers, batch_size, num_workers)
     trainer.test(evaluation, verbose=False)
     found = {key: value.item() for key, value in trainer.callback_metrics.items()}
     errors = [found[f"wrong/{number}"] / len(images) for number, images in enumerate(sets)]
@@ -165,23 +171,46 @@ def _check_trainer(trainer: Any) -> None:
         )
 
 
-def _check_classes(sets: Sequence[Any]) -> None:
-    """Rejects folders with different classes: each numbers only those that it contains."""
-    folders = [images for images in sets if isinstance(images, ImageFolder)]
-    all_classes = [getattr(images, "wnids", images.classes) for images in folders]
-    for images, classes in zip(folders, all_classes, strict=True):
-        different = sorted(set(classes) ^ set(all_classes[0]))
-        if different:
+def _like_the_model(model: nn.Module, inputs: Any) -> Tensor:
+    """Inputs on the model's device and, if they are real numbers, of its dtype."""
+    parameters = (each for each in model.parameters() if each.is_floating_point())
+    like = next(parameters, torch.empty(0))
+    tensor = torch.as_tensor(inputs)
+    return tensor.to(like if tensor.is_floating_point() else like.device)
+
+
+def _check_inputs(sets: Sequence[Any]) -> None:
+    """Rejects clean and corrupted inputs that do not look alike: in a batch, their dtypes would be promoted."""
+    inputs = [images[0][0] for images in sets]
+    for name, each in (("clean", inputs[0]), ("transform", inputs[1])):
+        if not isinstance(each, Tensor | np.ndarray):
+            raise TypeError(
+                f"Expected argument `{name}` to return inputs of the model, tensors; got {type(each).__name__}: let it "
+                "end with ToTensor, or what else makes them."
+            )
+    first = torch.as_tensor(inputs[0])
+    for each in map(torch.as_tensor, inputs[1:]):
+        if each.shape != first.shape or each.dtype != first.dtype:
             raise ValueError(
-                f"Expected clean and corrupted images to be of the same classes; {different[0]} is not in both "
-                f"{folders[0].root} and {images.root}: add or remove it."
+                "Expected arguments `clean` and `transform` to return inputs of one shape and dtype; got "
+                f"{list(first.shape)} of {first.dtype}, and {list(each.shape)} of {each.dtype}: apply the same to both."
             )
 
 
+def _numbers_of_model(sets: Sequence[Any]) -> list[Mapping[int, int] | None]:
+    """For each set, the model's number for each of the set's own; ``None`` where they are the same."""
+    clean = classes_of(sets[0])
+    places = [getattr(images, "root", None) or name_of(images) for images in sets]
+    others = [
+        renumbered(classes_of(images), clean, str(place), str(places[0]))
+        for images, place in zip(sets[1:], places[1:], strict=True)
+    ]
+    return [None, *others]
+
+
 def _count_classes(model: nn.Module, clean: Any) -> int:
-    like = next(model.parameters(), torch.empty(0))
     with torch.no_grad():
-        logits = model(torch.as_tensor(clean[0][0])[None].to(like))
+        logits = model(_like_the_model(model, clean[0][0])[None])
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         given = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"Expected argument `model` to return logits [N, K]; for one image it returned {given}.")
@@ -234,17 +263,19 @@ class _WrongAnswers(Metric):
 class _Numbered(Dataset[Any]):
     """One of several sets of images; each sample carries the number of its set."""
 
-    def __init__(self, images: Any, number: int, num_classes: int) -> None:
-        self.images, self.number, self.num_classes = images, number, num_classes
+    def __init__(self, images: Any, number: int, classes: Mapping[int, int] | None, num_classes: int) -> None:
+        self.images, self.number, self.classes, self.num_classes = images, number, classes, num_classes
 
-    def __getitem__(self, index: int) -> tuple[Any, Any, int]:
+    def __getitem__(self, index: int) -> tuple[Any, int, int]:
         inputs, target = self.images[index]
-        if not 0 <= int(target) < self.num_classes:
+        own = as_class(target)
+        found = own if self.classes is None else self.classes[own]
+        if not 0 <= found < self.num_classes:
             raise ValueError(
                 f"Expected the classes of the images to be from 0 to {self.num_classes - 1}, one for each of the "
-                f"model's logits; got {int(target)}: these are not the model's images."
+                f"model's logits; got {found}: these are not the model's images."
             )
-        return inputs, int(target), self.number
+        return inputs, found, self.number
 
     def __len__(self) -> int:
         return len(self.images)
@@ -254,12 +285,21 @@ class _Evaluation(pl.LightningModule):
     """Counts wrong predictions on each of several sets, the first of them clean, and measures calibration."""
 
     def __init__(
-        self, model: nn.Module, num_classes: int, sets: Sequence[Any], batch_size: int, num_workers: int
+        self,
+        model: nn.Module,
+        num_classes: int,
+        sets: Sequence[Any],
+        numbers: Sequence[Mapping[int, int] | None],
+        batch_size: int,
+        num_workers: int,
     ) -> None:
         super().__init__()
         self.model = model
         self._data: ConcatDataset[Any] = ConcatDataset(
-            [_Numbered(images, number, num_classes) for number, images in enumerate(sets)]
+            [
+                _Numbered(images, number, classes, num_classes)
+                for number, (images, classes) in enumerate(zip(sets, numbers, strict=True))
+            ]
         )
         self._batch_size, self._num_workers = batch_size, num_workers
         self.wrong = _WrongAnswers(len(sets))
@@ -274,7 +314,7 @@ class _Evaluation(pl.LightningModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         inputs, targets, numbers = batch
-        probabilities = self.model(inputs).float().softmax(dim=1)
+        probabilities = self.model(_like_the_model(self.model, inputs)).float().softmax(dim=1)
         if not probabilities.isfinite().all():
             raise ValueError("Expected argument `model` to return finite logits; got NaN or infinity for some images.")
         confidences, answers = probabilities.max(dim=1)

@@ -13,44 +13,19 @@ import torchvision
 from PIL import Image
 from test_published import write_cifar_c
 from torch import nn
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import Subset, TensorDataset
 from torchmetrics.functional.classification import multiclass_calibration_error
-from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from lightning_augmix import __version__, evaluate_robustness
 from lightning_augmix.robustness import evaluate
 from lightning_augmix.robustness.published import CORRUPTIONS, open_corruptions
+from robustness_fixture import TO_TENSOR, ByColor, Clean, trainer
 
-TO_TENSOR = transforms.ToTensor()
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*litlogger"),
     pytest.mark.filterwarnings("ignore:The `.*_dataloader` does not have many workers"),
 ]
-
-
-class ByColor(nn.Module):
-    """Says which channel is brightest, the surer the further ahead; remembers how it was called."""
-
-    def __init__(self):
-        super().__init__()
-        self.factor = nn.Parameter(torch.tensor(40.0))
-        self.dropout = nn.Dropout(0.9)
-        self.frozen = nn.BatchNorm2d(3).eval()
-
-    def forward(self, images):
-        return self.dropout(self.factor * images.mean((2, 3)))
-
-
-class Clean(Dataset):
-    def __init__(self, count):
-        self.images = np.random.default_rng(9).integers(0, 256, (count, 8, 9, 3), dtype=np.uint8)
-
-    def __getitem__(self, index):
-        return TO_TENSOR(self.images[index]), index % 3
-
-    def __len__(self):
-        return len(self.images)
 
 
 def logits_by_hand(images):
@@ -76,16 +51,6 @@ def calibration_by_hand(images, labels, bins=15):
             expected += inside.mean() * distance
             squared += inside.mean() * distance**2
     return expected, squared**0.5, counts
-
-
-def trainer(root, **settings):
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "enable_progress_bar": False,
-    }
-    return pl.Trainer(accelerator="cpu", default_root_dir=root, **{"devices": 1, **quiet, **settings})
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -306,8 +271,7 @@ import sys, warnings
 warnings.simplefilter("ignore")
 sys.path.insert(0, sys.argv[1])
 from lightning_augmix import __version__, evaluate_robustness
-sys.path.append(f"{sys.argv[1]}/robustness")
-from test_evaluate import ByColor, Clean, TO_TENSOR, trainer
+from robustness_fixture import ByColor, Clean, TO_TENSOR, trainer
 
 if __name__ == "__main__":
     fit = trainer(sys.argv[2], devices=2, strategy=sys.argv[3])
