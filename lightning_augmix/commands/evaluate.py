@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from lightning_augmix._checks import integer
+from lightning_augmix._checks import integer, one_of
 from lightning_augmix._text import printable
 from lightning_augmix.commands.console import UsageError, build, hydra_command, log_through_hydra, usage_errors
 
@@ -41,6 +41,7 @@ def evaluate(cfg: "DictConfig") -> float:
 
     from lightning_augmix.commands.checkpoints import read_checkpoint
     from lightning_augmix.robustness.charts import draw_errors, draw_reliability
+    from lightning_augmix.robustness.published import STRENGTHS
 
     log_through_hydra()
     ckpt_path = OmegaConf.select(cfg, "ckpt_path")  # None where it was not given
@@ -52,6 +53,7 @@ def evaluate(cfg: "DictConfig") -> float:
         if not isinstance(cfg[key], str):
             raise UsageError(f"Expected {key} to be a folder; got {cfg[key]!r}.")
     with usage_errors():
+        one_of("strengths", cfg.strengths, ["auto", *STRENGTHS])
         integer("seed", cfg.seed, at_least=0)
         if cfg.processes is not None:
             integer("processes", cfg.processes, at_least=1)
@@ -187,7 +189,9 @@ def _corrupted(cfg: "DictConfig", data: "ImageDataModule") -> "CorruptedData":
         opened.digest = _digest(cfg, data)
         return opened
     folder = Path(cfg.cache) / data.hparams["dataset"]
-    return compute_corruptions(data.test_images(), folder, seed=cfg.seed, processes=cfg.processes)
+    return compute_corruptions(
+        data.test_images(), folder, strengths=cfg.strengths, seed=cfg.seed, processes=cfg.processes
+    )
 
 
 def _comparison(reports: "list[RobustnessReport]") -> Any:

@@ -16,10 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from lightning_augmix._checks import integer
+from lightning_augmix._checks import integer, one_of
 from lightning_augmix._extras import require
 from lightning_augmix._files import whole_file
-from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions, read_origin
+from lightning_augmix.robustness.published import (
+    CORRUPTIONS,
+    SEVERITIES,
+    STRENGTHS,
+    CorruptedData,
+    open_corruptions,
+    read_origin,
+)
 
 __all__ = ["compute_corruptions", "digest_of"]
 
@@ -29,24 +36,29 @@ def compute_corruptions(
     folder: str | Path,
     corruptions: Sequence[str] = CORRUPTIONS,
     *,
+    strengths: str = "auto",
     seed: int = 0,
     processes: int | None = None,
     show_progress: bool = True,
 ) -> CorruptedData:
-    """Computes a corrupted test set with ``imagecorruptions-imaug``, in the format of CIFAR-10-C.
+    """Computes a corrupted test set, in the format of CIFAR-10-C.
 
-    The severities have ImageNet-C's strengths, not those of CIFAR-10-C. Files already in the folder are kept, so an
-    interrupted computation resumes with the first missing corruption. The images depend on the data, the seed, and the
-    versions of the library and its dependencies (scikit-image, OpenCV, SciPy, Pillow). The library needs images of at
-    least 32×32: smaller ones are mirrored at the borders and cropped afterwards. A grayscale image is corrupted as RGB
-    and its green channel kept, so that noise keeps its strength. This starts processes: unless they are forked, a
-    script must call it under ``if __name__ == "__main__":``.
+    The same severity is weaker for small images, as it was published: CIFAR-10-C's for those of 32 pixels, Tiny
+    ImageNet-C's for 64, ImageNet-C's (with ``imagecorruptions-imaug``) for larger ones. Images of less than 32×32 are
+    mirrored at the borders and cropped afterwards. A grayscale image is corrupted as RGB and its green channel kept, so
+    that noise keeps its strength. Files already in the folder are kept, so an interrupted computation resumes with the
+    first missing corruption. The images depend on the data, the strengths, the seed, and the versions of the library
+    and its dependencies (scikit-image, OpenCV, SciPy, Pillow). This starts processes: unless they are forked, a script
+    must call it under ``if __name__ == "__main__":``.
 
     Args:
         data: A map-style dataset of pairs (image, class); the images are PIL images of mode ``RGB`` or ``L``, or uint8
             arrays, all of one size: photographs need the ``Resize`` and ``CenterCrop`` of the test images.
         folder: Where the files go; created if needed.
         corruptions: The corruptions to compute, from ``CORRUPTIONS``.
+        strengths: Whose constants the severities have: ``"cifar"``, ``"tiny_imagenet"`` or ``"imagenet"``; ``"auto"``
+            for those of the images' size: ``"cifar"`` where the longer side has up to 32 pixels, ``"tiny_imagenet"`` up
+            to 64, ``"imagenet"`` above.
         seed: Seed of the random corruptions, an integer, at least 0.
         processes: Number of parallel processes; ``None`` for one per processor.
         show_progress: Whether to show a progress bar.
@@ -57,20 +69,24 @@ def compute_corruptions(
     Raises:
         ImportError: If ``imagecorruptions-imaug`` or ``rich`` is not installed.
         TypeError: If ``seed`` or ``processes`` is not an integer.
-        ValueError: If one of them is too small, if there is no such corruption, if there are no images or they differ
-            in size, or if the folder holds corruptions of other images, another seed or another version of the library.
+        ValueError: If one of them is too small, if there are no such strengths or no such corruption, if there are no
+            images or they differ in size, or if the folder holds corruptions of other images or strengths, another seed
+            or another version of the library.
     """
     require("Computing corruptions", "robustness", "imagecorruptions-imaug", "rich")
     unknown = [name for name in corruptions if name not in CORRUPTIONS]
     if unknown:
         raise ValueError(f"Expected argument `corruptions` to be of: {', '.join(CORRUPTIONS)}; got {unknown}.")
+    one_of("strengths", strengths, ["auto", *STRENGTHS])
     seed = integer("seed", seed, at_least=0)
     if processes is not None:
         processes = integer("processes", processes, at_least=1, remedy="leave it out for all processors")
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     images, labels = _stacked(data)
-    _check_origin(path, images, labels, seed)
+    if strengths == "auto":
+        strengths = _strengths_for(max(images.shape[1:3]))
+    _check_origin(path, images, labels, strengths, seed)
     content: dict[str, NDArray[Any]] = {"labels": np.tile(labels, len(SEVERITIES)), "clean": images}
     for name, array in content.items():
         if not (path / f"{name}.npy").exists():
@@ -78,7 +94,7 @@ def compute_corruptions(
                 np.save(part, array)
     missing = [name for name in corruptions if not (path / f"{name}.npy").exists()]
     if missing:
-        _compute(path, missing, images.shape, seed, processes, show_progress)
+        _compute(path, missing, images.shape, strengths, seed, processes, show_progress)
     return open_corruptions(path)
 
 
@@ -123,10 +139,23 @@ def digest_of(samples: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def _check_origin(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> None:
+def _strengths_for(side: int) -> str:
+    if side <= 32:
+        return "cifar"
+    return "tiny_imagenet" if side <= 64 else "imagenet"
+
+
+def _check_origin(
+    folder: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], strengths: str, seed: int
+) -> None:
     """Records what the files are computed from, or rejects a folder computed from something else."""
     library = version("imagecorruptions-imaug")
-    origin = {"images": digest_of(zip(images, labels, strict=True)), "seed": seed, "imagecorruptions-imaug": library}
+    origin = {
+        "images": digest_of(zip(images, labels, strict=True)),
+        "seed": seed,
+        "strengths": strengths,
+        "imagecorruptions-imaug": library,
+    }
     path = folder / "origin.json"
     if not path.exists():
         if any(folder.glob("*.npy")):
@@ -143,7 +172,13 @@ _CHUNK = 1 << 18  # pixels: three seconds of glass_blur, the slowest; an interru
 
 
 def _compute(
-    folder: Path, names: Sequence[str], shape: tuple[int, ...], seed: int, processes: int | None, show_progress: bool
+    folder: Path,
+    names: Sequence[str],
+    shape: tuple[int, ...],
+    strengths: str,
+    seed: int,
+    processes: int | None,
+    show_progress: bool,
 ) -> None:
     from rich.progress import Progress
 
@@ -158,7 +193,7 @@ def _compute(
             progress.update(task, description=f"Computing {name}")
             with whole_file(folder / f"{name}.npy") as part:
                 result = np.lib.format.open_memmap(part, "w+", np.uint8, (len(SEVERITIES) * shape[0], *shape[1:]))
-                calls = ((name, severity, start, size, seed) for severity in SEVERITIES for start in starts)
+                calls = ((name, severity, start, size, strengths, seed) for severity in SEVERITIES for start in starts)
                 for (_, severity, start, *_), chunk in _unordered(pool, _corrupt_chunk, calls):
                     first = (severity - 1) * shape[0] + start
                     result[first : first + len(chunk)] = chunk
@@ -193,33 +228,13 @@ def _begin(path: Path) -> None:
     _images = np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _corrupt_chunk(name: str, severity: int, start: int, size: int, seed: int) -> NDArray[np.uint8]:
+def _corrupt_chunk(name: str, severity: int, start: int, size: int, strengths: str, seed: int) -> NDArray[np.uint8]:
+    from lightning_augmix.robustness.corruptions import corrupt
+
     number = CORRUPTIONS.index(name)
     return np.stack(
         [
-            _corrupt(_images[index], name, severity, np.random.SeedSequence([seed, number, severity, index]))
+            corrupt(_images[index], name, severity, strengths, np.random.SeedSequence([seed, number, severity, index]))
             for index in range(start, min(start + size, len(_images)))
         ]
     )
-
-
-_LEAST_SIDE = 32  # pixels, the minimum of the library
-
-
-def _corrupt(image: NDArray[np.uint8], name: str, severity: int, seeds: np.random.SeedSequence) -> NDArray[np.uint8]:
-    import cv2
-    from imagecorruptions import corrupt
-
-    cv2.setNumThreads(1)
-    height, width = image.shape[:2]
-    top, left = (max(0, _LEAST_SIDE - side + 1) // 2 for side in (height, width))
-    bottom, right = (max(0, _LEAST_SIDE - side) // 2 for side in (height, width))
-    padding = [(top, bottom), (left, right), (0, 0)][: image.ndim]
-    own, *state = seeds.generate_state(9)
-    np.random.seed(state)  # the worker process's own
-    seed = {"seed": int(own)} if name in ("impulse_noise", "glass_blur") else {}
-    corrupted: NDArray[np.uint8] = corrupt(
-        np.pad(image, padding, mode="symmetric"), severity=severity, corruption_name=name, **seed
-    )
-    cropped = corrupted[top : top + height, left : left + width]
-    return cropped if image.ndim == 3 else cropped[..., 1]

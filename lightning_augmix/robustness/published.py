@@ -17,10 +17,10 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
-from lightning_augmix._checks import integer, is_boolean, string
+from lightning_augmix._checks import integer, is_boolean, one_of, string
 from lightning_augmix._images import TO_EIGHT_BITS
 
-__all__ = ["CORRUPTIONS", "SEVERITIES", "CorruptedData", "open_corruptions", "read_origin"]
+__all__ = ["CORRUPTIONS", "SEVERITIES", "STRENGTHS", "CorruptedData", "open_corruptions", "read_origin"]
 
 #: The common corruptions, in their published order.
 CORRUPTIONS = (
@@ -30,6 +30,9 @@ CORRUPTIONS = (
     *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 )
 SEVERITIES = (1, 2, 3, 4, 5)
+
+#: The strengths of computed corruptions, with the published set that has them.
+STRENGTHS = {"cifar": "CIFAR-10-C", "tiny_imagenet": "Tiny ImageNet-C", "imagenet": "ImageNet-C"}
 
 _Transform = Callable[[Image.Image], Any]
 
@@ -115,6 +118,9 @@ def read_origin(path: Path) -> dict[str, Any]:
     Args:
         path: The file ``origin.json``.
 
+    Returns:
+        What it holds; files from before there was a choice have the strengths ``"imagenet"``.
+
     Raises:
         ValueError: If it is damaged.
     """
@@ -125,6 +131,7 @@ def read_origin(path: Path) -> dict[str, Any]:
         integer("seed", origin.get("seed"), at_least=0)
         for name in ("imagecorruptions-imaug", "images"):
             string(name, origin.get(name))
+        one_of("strengths", origin.setdefault("strengths", "imagenet"), list(STRENGTHS))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete the folder.") from None
     return origin
@@ -135,7 +142,7 @@ class _Arrays(CorruptedData):
         super().__init__(folder, "CIFAR-10-C")
         if (folder / "origin.json").exists():
             origin = read_origin(folder / "origin.json")
-            self.source, self.strengths, self.seed = "computed", "ImageNet-C", origin["seed"]
+            self.source, self.strengths, self.seed = "computed", STRENGTHS[origin["strengths"]], origin["seed"]
             self.versions = {"imagecorruptions-imaug": origin["imagecorruptions-imaug"]}
             self.digest = origin["images"][:16]  # enough to tell images apart, and short in messages
         self.labels = _load(folder / "labels.npy")

@@ -108,7 +108,7 @@ def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_p
     assert [bool(report["operations"]) for report in reports] == [False, True]
     assert reports[0]["clean"] != reports[1]["clean"]
     for report in reports:
-        assert (report["data"], report["strengths"], report["seed"]) == ("digits", "ImageNet-C", 0)
+        assert (report["data"], report["strengths"], report["seed"]) == ("digits", "CIFAR-10-C", 0)
         assert report["digest"] == digest_of_digits()
     corrupted = tmp_path / "data" / "corrupted" / "digits"
     assert np.load(corrupted / "fog.npy").shape == (5 * 360, 8, 8)
@@ -116,6 +116,8 @@ def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_p
     command(f"ckpt_path={checkpoints[0]}", "hydra.run.dir=again", *QUICK)
     assert (corrupted / "fog.npy").stat().st_mtime == written
     assert json.loads((tmp_path / "again" / "standard.json").read_text())["errors"] == reports[0]["errors"]
+    with pytest.raises(SystemExit, match="data/corrupted/digits holds corruptions of different strengths"):
+        command(f"ckpt_path={checkpoints[0]}", "strengths=imagenet", *QUICK)
 
 
 @pytest.mark.slow
@@ -165,6 +167,7 @@ def test_an_interrupt_keeps_what_was_computed_and_nothing_in_parts(checkpoints, 
             ["ckpt_path={checkpoint}", "corruptions=c", "+trainer.limit_test_batches=1"],
             "`trainer` to test with all images",
         ),
+        (["ckpt_path={checkpoint}", "strengths=weak"], "`strengths` to be 'auto', 'cifar', .*; got 'weak'"),
         (["ckpt_path={checkpoint}", "seed=x"], "`seed` to be an integer, at least 0; got 'x'"),
         (["ckpt_path={checkpoint}", "processes=0"], "`processes` to be an integer, at least 1; got 0"),
         (["ckpt_path=3"], "Expected ckpt_path to be a checkpoint file"),

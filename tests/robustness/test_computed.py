@@ -48,8 +48,11 @@ def test_all_corruptions_are_computed_for_images_of_any_size(size, is_gray, tmp_
         assert array.dtype == np.uint8
         assert array.shape == (15, *clean.shape[1:]), name
         distances = [np.abs(part.astype(int) - clean).mean() for part in np.split(array, 5)]
-        assert all(distance > 0 for distance in distances), name
-        assert distances[4] > 0.8 * distances[0], name
+        assert all(distance > 0 for distance in distances[1:]), name
+        # Of 32 rows, 30 boxes merge four; in the middle, where small images are, none.
+        assert distances[0] > 0 or (name, size) == ("pixelate", (8, 9))
+        if name != "elastic_transform":  # for small images it moves ever less, but ever finer
+            assert distances[4] > 0.8 * distances[0], name
     part = open_corruptions(tmp_path).dataset("frost", 5, TO_TENSOR)
     assert [label for _, label in part] == [0, 1, 0]
 
@@ -98,6 +101,41 @@ def test_what_is_there_is_kept_and_what_is_missing_is_computed(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(
+    ("size", "strengths", "set_name"),
+    [
+        ((8, 8), "cifar", "CIFAR-10-C"),
+        ((20, 32), "cifar", "CIFAR-10-C"),
+        ((33, 20), "tiny_imagenet", "Tiny ImageNet-C"),
+        ((20, 64), "tiny_imagenet", "Tiny ImageNet-C"),
+        ((65, 20), "imagenet", "ImageNet-C"),
+    ],
+)
+def test_strengths_are_those_of_the_longer_side(size, strengths, set_name, tmp_path):
+    data = Images(1, size)
+    auto = computed(data, tmp_path / "auto", ["contrast"])
+    named = computed(data, tmp_path / "named", ["contrast"], strengths=strengths)
+    np.testing.assert_array_equal(auto["contrast"], named["contrast"])
+    assert open_corruptions(tmp_path / "auto").strengths == set_name
+    other = "imagenet" if strengths == "cifar" else "cifar"
+    assert (computed(data, tmp_path / "other", ["contrast"], strengths=other)["contrast"] != auto["contrast"]).any()
+    with pytest.raises(ValueError, match="holds corruptions of different strengths: choose another folder"):
+        computed(data, tmp_path / "auto", ["contrast"], strengths=other)
+
+
+def test_a_folder_from_before_there_were_strengths_has_those_of_imagenet(tmp_path):
+    first = computed(Images(), tmp_path, ["contrast"], strengths="imagenet")
+    path = tmp_path / "origin.json"
+    origin = json.loads(path.read_text())
+    del origin["strengths"]
+    path.write_text(json.dumps(origin))
+    assert open_corruptions(tmp_path).strengths == "ImageNet-C"
+    again = computed(Images(), tmp_path, ["contrast"], strengths="imagenet")
+    np.testing.assert_array_equal(again["contrast"], first["contrast"])
+    with pytest.raises(ValueError, match="holds corruptions of different strengths: choose another folder"):
+        computed(Images(), tmp_path, ["contrast"])
+
+
 @pytest.mark.parametrize(("data", "seed", "changed"), [(Images(salt=1), 0, "images"), (Images(), 1, "seed")])
 def test_a_folder_of_other_corruptions_is_an_error(data, seed, changed, tmp_path):
     computed(Images(), tmp_path, ["contrast"])
@@ -128,6 +166,12 @@ def test_data_that_cannot_be_corrupted_is_an_error(data, names, message, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
+        (
+            {"strengths": "tiny"},
+            ValueError,
+            "`strengths` to be 'auto', .* or 'imagenet'; got 'tiny'",
+        ),
+        ({"strengths": None}, ValueError, "`strengths` to be 'auto', .*; got None"),
         ({"seed": -1}, ValueError, "`seed` to be an integer, at least 0; got -1"),
         ({"seed": 1.5}, TypeError, "`seed` to be an integer"),
         ({"seed": None}, TypeError, "`seed` to be an integer, at least 0; got None"),
@@ -151,7 +195,7 @@ def test_a_published_set_is_not_written_to(tmp_path):
 def test_a_folder_that_is_opened_again_is_a_computed_one(tmp_path):
     first = compute_corruptions(Images(), tmp_path, ["contrast"], seed=3, processes=1, show_progress=False)
     for data in (first, open_corruptions(tmp_path)):
-        assert (data.source, data.strengths, data.seed) == ("computed", "ImageNet-C", 3)
+        assert (data.source, data.strengths, data.seed) == ("computed", "Tiny ImageNet-C", 3)
         assert data.versions == {"imagecorruptions-imaug": version("imagecorruptions-imaug")}
 
 
@@ -174,12 +218,9 @@ def test_the_digest_is_of_the_clean_images_and_their_classes(as_array, tmp_path)
 @pytest.mark.parametrize(
     "content",
     [
-        "{",
-        "[]",
-        "{}",
-        '{"seed": "0"}',
-        '{"seed": 0, "imagecorruptions-imaug": "1"}',
-        '{"seed": 0, "imagecorruptions-imaug": null}',
+        *("{", "[]", "{}", '{"seed": "0"}', '{"seed": 0, "imagecorruptions-imaug": null}'),
+        '{"seed": 0, "imagecorruptions-imaug": "1.1.5", "images": "a", "strengths": "strong"}',
+        '{"seed": 0, "imagecorruptions-imaug": "1.1.5"}',
     ],
 )
 def test_a_damaged_origin_is_an_error_that_names_it(content, tmp_path):
@@ -198,5 +239,5 @@ def test_an_interrupted_computation_goes_on(tmp_path):
     again = computed(Images(), tmp_path / "part", ["contrast", "pixelate"])
     np.testing.assert_array_equal(again["pixelate"], expected["pixelate"])
     origin = json.loads((tmp_path / "part" / "origin.json").read_text())
-    assert origin.keys() == {"images", "seed", "imagecorruptions-imaug"}
+    assert origin.keys() == {"images", "seed", "strengths", "imagecorruptions-imaug"}
     shutil.rmtree(tmp_path / "part")
