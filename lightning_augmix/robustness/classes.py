@@ -134,7 +134,7 @@ def renumbered(corrupted: Classes, clean: Classes, where: str, where_clean: str)
         The numbers; ``None`` if one of the sets does not name its classes.
 
     Raises:
-        ValueError: If the two have other classes, or other numbers of images of a class.
+        ValueError: If the two have other classes or, of equally many images, not equally many of a class.
     """
     numbers = None
     if corrupted.numbers is not None and clean.numbers is not None:
@@ -149,9 +149,10 @@ def renumbered(corrupted: Classes, clean: Classes, where: str, where_clean: str)
     if corrupted.targets is not None and clean.targets is not None:
         found = Counter(numbers[each] if numbers else each for each in corrupted.targets.tolist())
         expected_counts = Counter(clean.targets.tolist())
+        are_as_many = found.total() == expected_counts.total()  # otherwise one of the two may be a part
         names = {number: name for name, number in (clean.numbers or {}).items()}
         for number in sorted(found.keys() | expected_counts.keys()):
-            if found[number] != expected_counts[number]:
+            if (are_as_many and found[number] != expected_counts[number]) or number not in expected_counts:
                 raise ValueError(
                     "Expected clean and corrupted images to be the same images; of class "
                     f"{printable(str(names.get(number, number)))} {where_clean} has {expected_counts[number]}, and "

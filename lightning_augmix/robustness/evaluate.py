@@ -76,8 +76,8 @@ def evaluate_robustness(
         TypeError: If an argument has the wrong type, inputs are no tensors, or classes no integers.
         ValueError: If an argument is out of range, files are missing or damaged, there is no such corruption or
             operation, the model does not return finite logits ``[N, K]``, a class is not one of the K, clean and
-            corrupted images differ in shape, dtype, classes or, where both list them, in the number of images of a
-            class, or the Trainer leaves out batches.
+            corrupted images differ in shape, dtype, classes or, of equally many images, in those of a class, or the
+            Trainer leaves out batches.
 
     Example:
         >>> from lightning_augmix import evaluate_robustness

@@ -72,9 +72,14 @@ def test_a_class_that_is_missing_is_refused_by_name(container, tmp_path):
 
 @pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
 def test_another_number_of_images_of_a_class_is_refused(container, tmp_path):
-    folder = write_both(tmp_path, ONE_EACH, {**ONE_EACH, "b": [1, 1]})
-    with pytest.raises(ValueError, match=r"of class b .* has 1, and .*fog.1 has 2"):
+    folder = write_both(tmp_path, {**ONE_EACH, "a": [0, 0]}, {**ONE_EACH, "b": [1, 1]})
+    with pytest.raises(ValueError, match=r"of class a .* has 2, and .*fog.1 has 1"):
         report_of(tmp_path, container(ImageFolder(folder, TO_TENSOR)))
+
+
+def test_corrupted_images_may_be_a_part_of_the_clean_ones(tmp_path):
+    folder = write_both(tmp_path, {"a": [0] * 3, "b": [1] * 2, "c": [2]}, ONE_EACH)
+    assert report_of(tmp_path, ImageFolder(folder, TO_TENSOR)).errors == {"fog": (0,) * 5}
 
 
 class ByNumber(ImageFolder):
@@ -129,6 +134,9 @@ def test_the_labels_of_files_are_compared_with_those_of_the_clean_set(tmp_path):
     clean.targets = [0, 1, 2, 0, 1, 1]
     with pytest.raises(ValueError, match=r"of class 1 Clean has 3, and .* has 2"):
         report_of(tmp_path, clean)
+    clean.images, clean.targets = clean.images[:5], [0, 0, 0, 1, 1]
+    with pytest.raises(ValueError, match=r"of class 2 Clean has 0, and .* has 2"):
+        report_of(tmp_path, clean)
 
 
 @pytest.mark.parametrize("target", [1, np.int64(1), np.array(1), torch.tensor(1), np.uint8(1)])
@@ -175,7 +183,7 @@ def test_clean_images_without_a_transform_are_an_error(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_dtype_of_the_model_is_met(dtype, tmp_path):
     folder = write_both(tmp_path, ONE_EACH, ONE_EACH)
-    model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(dtype)
+    model = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(dtype)
     nn.init.dirac_(model[0].weight)
     report = report_of(tmp_path, ImageFolder(folder, TO_TENSOR), model)
     assert (report.clean_error, report.errors) == (0, {"fog": (0,) * 5})
