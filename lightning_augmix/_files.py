@@ -18,7 +18,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Args:
         path: Where the file goes; a link stays one.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
+    is_device = os.path.abspath(path).startswith(("/dev/", "/proc/"))  # be it redirected to a file
+    if is_device or (os.path.exists(path) and not os.path.isfile(path)):
         yield Path(path)
         return
     target = Path(os.path.realpath(path))

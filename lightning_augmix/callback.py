@@ -18,6 +18,7 @@ from typing import Any, get_args
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lightning_augmix import unread
 from lightning_augmix._checks import boolean, integer, one_of
 from lightning_augmix._errors import OnUnsupported
 from lightning_augmix._views import check_views
@@ -69,7 +70,8 @@ class AugMixCallback(pl.Callback):
         inject: With ``False`` nothing is inserted: put the attribute ``transform`` into your training data yourself,
             wherever the image is still uint8. Seeds, ranks and the checks work the same.
         on_unsupported: What happens if AugMix cannot be placed for certain or did not reach an image: ``"raise"`` ends
-            the fit with a message that says what to write instead, ``"warn"`` warns and goes on without AugMix.
+            the fit with a message that says what to write instead, ``"warn"`` warns and goes on without AugMix
+            (with ``views``, the loss then gets clean images alone, which ``JSDLoss`` takes after ``eval()`` only).
 
     Attributes:
         transform: The transform that is copied into each training pipeline, or that you place with ``inject=False``.
@@ -126,6 +128,7 @@ class AugMixCallback(pl.Callback):
         """Starts to augment the training loaders that the Trainer makes."""
         if stage != "fit":
             return
+        unread.was_read()
         # A fit in which another callback's `on_exception` raised ended without a word to this one.
         self._undo()
         if sum(isinstance(callback, AugMixCallback) for callback in trainer.callbacks) > 1:  # type: ignore[attr-defined]

@@ -46,9 +46,9 @@ def callbacks() -> "list[pl.Callback]":
     class AugMixIsUnread(pl.Callback):
         """Refuses a fit."""
 
-        def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             key = _unread_key()
-            if stage == "fit" and key is not None:
+            if key is not None:
                 raise ValueError(
                     f"The configuration has AugMixCallback at `{key}`, and the application makes none of it: it would "
                     "train without AugMix. Write `callbacks=[default,augmix]` instead, for applications that "

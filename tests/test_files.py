@@ -50,6 +50,18 @@ def test_standard_output_that_is_a_pipe_is_written_to():
     assert subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE).stdout == b"text"
 
 
+def test_standard_output_that_goes_to_a_file_stays_with_it(tmp_path):
+    code = (
+        "from lightning_augmix._files import whole_file\n"
+        "with whole_file('/dev/stdout') as part: part.write_text('text')\n"
+        "print('after')"
+    )
+    with (tmp_path / "out.txt").open("a") as file:
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=file)
+    assert (tmp_path / "out.txt").read_text() == "textafter\n"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_names_may_be_as_long_as_the_file_system_permits(tmp_path):
     with whole_file(tmp_path / ("a" * 255)) as part:
         part.write_text("text")

@@ -88,7 +88,7 @@ def test_as_many_logits_as_targets_give_plain_cross_entropy_in_evaluation(smooth
 
 
 def test_as_many_logits_as_targets_are_an_error_in_training():
-    with pytest.raises(ValueError, match=r"\[18, K\] for 6 targets; got .*: pass AugMixCallback\(views=2\), or call"):
+    with pytest.raises(ValueError, match=r"\[18, K\] for 6 targets; got .*: pass AugMixCallback\(views=2\) "):
         JSDLoss()(torch.randn(6, 4), torch.arange(6) % 4)
 
 
@@ -126,6 +126,11 @@ def test_an_ensemble_is_the_mean_of_its_members(members):
     torch.testing.assert_close(loss.eval()(clean, targets.repeat(members)), expected)
     with pytest.raises(ValueError, match=f"targets of {members} members, "):
         loss(logits.flatten(0, 1), targets.repeat(members)[:-1])
+
+
+def test_the_arguments_are_printed_within_models():
+    assert repr(JSDLoss()) == "JSDLoss(weight=12, views=2, label_smoothing=0)"
+    assert repr(JSDLoss(reduction="sum", members=3)).endswith("label_smoothing=0, reduction='sum', members=3)")
 
 
 def test_the_weights_of_classes_move_with_the_module_and_are_no_part_of_checkpoints():

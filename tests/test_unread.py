@@ -124,6 +124,26 @@ def test_what_does_not_train_is_not_refused(tmp_path):
     assert unread.callbacks() == []
 
 
+class Lazy(Recorder):
+    """Makes its own training data, with AugMix, when the fit asks for them."""
+
+    def train_dataloader(self):
+        return DataLoader(augment_dataset(Dim(ToTensor()), AugmentAndMixTransform(**CERTAIN)))
+
+
+CALLBACK = AugMixCallback(**CERTAIN)
+
+
+@pytest.mark.usefixtures("expecting")
+@pytest.mark.parametrize("late", [(Lazy(), []), (Recorder(), [CALLBACK])], ids=["in the loader", "made before the job"])
+def test_what_is_read_before_the_first_step_counts(late, tmp_path):
+    module, callbacks = late
+    run = trainer(*callbacks, root=tmp_path)
+    run.callbacks += unread.callbacks()
+    run.fit(module, *([Data()] if callbacks else []))
+    assert unread.callbacks() == []
+
+
 def test_nothing_is_added_to_a_trainer_otherwise():
     assert unread.callbacks() == []
     unread.expect(["augmix"], lambda: False)  # of a job that ended

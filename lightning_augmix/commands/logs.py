@@ -34,5 +34,7 @@ class AppendingCSVLogger(CSVLogger):
                 writer = super().experiment
         finally:
             aside.rename(written)
-        with written.open(newline="") as file:
+        with written.open("r+", newline="") as file:
             writer.metrics_keys = next(csv.reader(file), [])
+            if not file.read().endswith("\n"):  # a kill cut off the last line
+                file.write("\n")

@@ -1,17 +1,23 @@
 """The runs of ``augmix-train``: each has a folder of its own, with a record; a table of them ends a sweep."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from lightning_augmix._files import whole_file
 from lightning_augmix._text import printable
@@ -20,7 +26,9 @@ __all__ = ["JobFailedError", "Runs", "is_sweep", "record", "table_at_the_end", "
 
 # What tells that a folder is that of a run.
 _LEFT = ("checkpoints/*.ckpt", "logs/metrics.csv", "tensorboard")
-_folders: list[Path] = []
+_locks: list[IO[str]] = []
+# The folder of the sweep, with the records that were there before.
+_sweep: dict[Path, frozenset[tuple[Path, int]]] = {}
 
 
 class JobFailedError(Exception):
@@ -31,29 +39,53 @@ class Runs(Callback):
     """A Hydra callback that refuses used folders before Hydra writes there, and notes where the runs of a sweep are."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuses the folder of another run.
+        """Takes the folder for the run.
 
         Raises:
-            SystemExit: If it is one.
+            SystemExit: If it is that of another run.
         """
         with suppress(OmegaConfBaseException):  # what is wrong with the name, Hydra says
-            _exit(used_by_another(config.hydra.run.dir, config.ckpt_path))
+            folder = config.hydra.run.dir
+            _exit(used_by_another(folder, config.ckpt_path))
+            _take(folder, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Notes the folder of the sweep, or refuses that of another.
+        """Takes the folder for the sweep.
 
         Raises:
-            SystemExit: If it is one.
+            SystemExit: If it has the runs of another.
         """
         folder = Path(config.hydra.sweep.dir)
-        if any(_records(folder)):
+        if any(any(folder.glob(f"*/{pattern}")) for pattern in (*_LEFT, "run-[0-9]*.json")):
             _exit(f"{folder} has the runs of another sweep: choose another hydra.sweep.dir.")
-        _folders.append(folder)
+        _take(str(folder), "hydra.sweep.dir")
+        _sweep[folder] = frozenset(_records(folder))
 
 
 def _exit(message: str | None) -> None:
     if message is not None:
         sys.exit(f"augmix-train: {printable(message)}")
+
+
+def _take(folder: str, key: str) -> None:
+    """Locks the folder until this process ends, against others that have not written anything there yet."""
+    if fcntl is None or _is_other_rank():
+        return
+    with suppress(OSError):  # Hydra says why a folder cannot be made; some file systems have no locks
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        file = Path(folder, ".lock").open("w")  # noqa: SIM115
+        _locks.append(file)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _exit(f"{folder} is in use by another process: choose another {key}.")
+
+
+def _is_other_rank() -> bool:
+    """Whether another process of a distributed training has started this one, in the folder that it has taken."""
+    from lightning.pytorch.utilities import rank_zero_only  # imported here, so that `--help` is quick
+
+    return getattr(rank_zero_only, "rank", 0) > 0
 
 
 def used_by_another(folder: str, ckpt_path: Any) -> str | None:
@@ -63,14 +95,11 @@ def used_by_another(folder: str, ckpt_path: Any) -> str | None:
         folder: The folder.
         ckpt_path: The checkpoint that the run resumes from.
     """
-    from lightning.pytorch.utilities import rank_zero_only  # imported here, so that `--help` is quick
-
     path = Path(folder)
-    is_resumed = isinstance(ckpt_path, str) and path.resolve() in Path(ckpt_path).resolve().parents
-    is_other_rank = getattr(rank_zero_only, "rank", 0) > 0  # which comes into the folder after the first
-    if is_resumed or is_other_rank or not any(any(path.glob(pattern)) for pattern in _LEFT):
-        return None
     last = path / "checkpoints" / "last.ckpt"
+    is_resumed = isinstance(ckpt_path, str) and last.resolve().parent == Path(ckpt_path).resolve().parent
+    if is_resumed or _is_other_rank() or not any(any(path.glob(pattern)) for pattern in _LEFT):
+        return None
     resume = f", or resume the run that is there with ckpt_path={last}" if last.is_file() else ""
     return f"{folder} is the folder of another run: choose another hydra.run.dir{resume}."
 
@@ -95,8 +124,11 @@ def record(measures: Mapping[str, float] | None = None, error: str | None = None
         path.write_text(json.dumps(run), encoding="utf-8")
 
 
-def _records(sweep: Path) -> Iterator[Path]:
-    return sweep.rglob("run-*.json")
+def _records(sweep: Path) -> Iterator[tuple[Path, int]]:
+    """The records of runs, and when they were written."""
+    for path in sweep.rglob("run-*.json"):
+        if re.fullmatch(r"run-\d+", path.stem):
+            yield path, path.stat().st_mtime_ns
 
 
 @contextmanager
@@ -106,23 +138,29 @@ def table_at_the_end() -> Iterator[None]:
     Raises:
         SystemExit: If a run failed.
     """
-    _folders.clear()
+    _sweep.clear()
     failed: JobFailedError | None = None
     try:
         yield
     except JobFailedError as error:
         failed = error
-    if not _folders:
-        return
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in _records(_folders[0])]
+    finally:
+        while _locks:
+            _locks.pop().close()
+    for folder, before in _sweep.items():
+        _end(folder, before, failed)
+
+
+def _end(folder: Path, before: frozenset[tuple[Path, int]], failed: JobFailedError | None) -> None:
+    found = [json.loads(path.read_text(encoding="utf-8")) for path, _ in set(_records(folder)) - before]
     runs = sorted(found, key=lambda run: run["number"])
-    _print(runs)
+    _print(folder, runs)
     failures = sum(run["error"] is not None for run in runs)
     if failures or failed is not None:
         sys.exit(f"{failures} of {len(runs)} runs failed.")
 
 
-def _print(runs: list[dict[str, Any]]) -> None:
+def _print(folder: Path, runs: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -137,4 +175,4 @@ def _print(runs: list[dict[str, Any]]) -> None:
         table.add_row(Text(printable(name)), *cells)
     console = Console()
     console.print(table)
-    console.print(f"Runs: {printable(str(_folders[0]))}", soft_wrap=True, markup=False)
+    console.print(f"Runs: {printable(str(folder))}", soft_wrap=True, markup=False)

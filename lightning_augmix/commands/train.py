@@ -45,6 +45,7 @@ def train(cfg: "DictConfig") -> float:
     loggers = [build(node) for node in (cfg.get("logger") or {}).values() if node]
     model = build(cfg.model, num_classes=data.num_classes)
     trainer = build(cfg.trainer, callbacks=callbacks, logger=loggers)
+    _check_launcher(trainer)
     _fit(trainer, model, data, cfg.ckpt_path)
     epochs = int(trainer.callback_metrics.get("epochs", 0))  # measuring replaces these metrics
     measures = _measured(trainer, model, data)
@@ -75,6 +76,22 @@ def _check(cfg: "DictConfig") -> None:
         raise UsageError(
             f"Expected model.views, with which the loss is JSDLoss, to be augmix.views ({augmix.get('views', 0)}), as "
             f"it is if left out; got {cfg.model.views}."
+        )
+
+
+def _check_launcher(trainer: "pl.Trainer") -> None:
+    """Rejects processes that would be started with the command line of a sweep, and so run all of it."""
+    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+    launcher = trainer.strategy.launcher
+    if (
+        runs.is_sweep()
+        and isinstance(launcher, _SubprocessScriptLauncher)
+        and not launcher.cluster_environment.creates_processes_externally
+    ):
+        raise UsageError(
+            "In a sweep, the processes of trainer.strategy=ddp would each run the whole sweep: use "
+            "trainer.strategy=ddp_spawn."
         )
 
 

@@ -96,6 +96,7 @@ def test_a_report_is_named_for_the_folder_of_its_run(command, checkpoints, tmp_p
     (run / "logs").mkdir()
     command(f"ckpt_path='{run}/logs/../checkpoints/last.ckpt'", "corruptions=c", "hydra.run.dir=out", *QUICK)
     assert (tmp_path / "out" / "my=[run].json").exists()
+    assert [path.name for path in (tmp_path / "out").glob(".*")] == [".hydra-evaluate"]  # .hydra is of trainings
 
 
 @pytest.mark.slow

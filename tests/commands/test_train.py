@@ -276,7 +276,7 @@ def test_a_resume_in_the_folder_of_the_run_keeps_its_log(command, tmp_path):
 
 def test_a_log_that_a_kill_left_aside_is_found(tmp_path):
     (tmp_path / "logs").mkdir()
-    (tmp_path / "metrics.part").write_text("epoch,step\n0,0\n")  # the kill was between the two moves
+    (tmp_path / "metrics.part").write_text("epoch,step\n0,0")  # the kill was between the two moves, and in a line
     logger = AppendingCSVLogger(tmp_path, "logs", "")
     logger.log_metrics({"epoch": 1}, step=1)
     logger.save()
@@ -302,6 +302,13 @@ def test_a_resume_in_the_folder_of_the_run_goes_on_with_its_best_weights(command
     assert torch.load(checkpoints / "best.ckpt")["epoch"] == 1
     assert sorted(path.name for path in checkpoints.glob("*est*.ckpt")) == ["best.ckpt"]
 
+    accuracies = iter([0.6, 0.6])
+    (tmp_path / "run").rename(tmp_path / "moved")
+    arguments[-1] = "hydra.run.dir=moved"
+    printed = command(*arguments, "ckpt_path=moved/checkpoints/last.ckpt", "trainer.max_epochs=4")
+    assert "Highest validation accuracy: 90.00%, of the weights in best.ckpt" in printed
+    assert torch.load(tmp_path / "moved" / "checkpoints" / "best.ckpt")["epoch"] == 1
+
 
 @pytest.mark.parametrize("resumed", [False, True], ids=["fresh", "resumed from elsewhere"])
 def test_the_folder_of_another_run_is_refused_and_left_as_it_is(resumed, command, tmp_path):
@@ -317,6 +324,45 @@ def test_the_folder_of_another_run_is_refused_and_left_as_it_is(resumed, command
         command(*SMALL, "augmix=off", "hydra.run.dir=run", "seed=2", *arguments)
     assert "resume the run that is there with ckpt_path=run/checkpoints/last.ckpt" in stopped.value.code
     assert content() == before
+
+
+def test_a_checkpoint_of_a_part_does_not_open_the_folder_around_it(command, tmp_path):
+    command(*SMALL, "augmix=off", "hydra.run.dir=run")
+    command(*SMALL, "augmix=off", "hydra.run.dir=run/part")
+    with pytest.raises(SystemExit, match="augmix-train: run is the folder of another run"):
+        command(*SMALL, "augmix=off", "hydra.run.dir=run", "ckpt_path=run/part/checkpoints/last.ckpt")
+
+
+@pytest.mark.slow
+def test_two_runs_that_start_together_do_not_share_a_folder(tmp_path):
+    both = [start(tmp_path, *SMALL, "augmix=off", "hydra.run.dir=run") for _ in range(2)]
+    printed = [run.communicate(timeout=300)[0] for run in both]
+    assert sorted(run.returncode for run in both) == [0, 1], printed
+    [refused] = [text for run, text in zip(both, printed, strict=True) if run.returncode]
+    assert refused == "augmix-train: run is in use by another process: choose another hydra.run.dir.\n"
+
+
+def test_a_sweep_does_not_go_into_the_folders_of_runs(command, tmp_path):
+    command(*SMALL, "augmix=off", "hydra.run.dir=sweep/0", "seed=3")
+    with pytest.raises(SystemExit, match="sweep has the runs of another sweep"):
+        command("--multirun", *SMALL, "augmix=off", "hydra.sweep.dir=sweep", "seed=1,2")
+    assert "seed=3" in (tmp_path / "sweep" / "0" / ".hydra" / "overrides.yaml").read_text()
+
+
+def test_other_files_are_no_records_of_runs(command, tmp_path):
+    (tmp_path / "sweep" / "notes").mkdir(parents=True)
+    (tmp_path / "sweep" / "notes" / "run-config.json").write_text("{}")
+    (tmp_path / "sweep" / "old" / "deeper").mkdir(parents=True)
+    (tmp_path / "sweep" / "old" / "deeper" / "run-0.json").write_text("{}")
+    printed = command("--multirun", *SMALL, "augmix=off", "hydra.sweep.dir=sweep", "seed=1,2")
+    assert printed[printed.rindex("Runs  ") :].count("seed=") == 2
+
+
+def test_processes_that_would_run_the_sweep_anew_are_refused(command, capfd):
+    ranks = ["trainer.strategy=ddp", "trainer.devices=2"]
+    with pytest.raises(SystemExit, match=r"1 of 1 runs failed\."):
+        command("--multirun", *SMALL, "augmix=off", *ranks)
+    assert "use trainer.strategy=ddp_spawn." in capfd.readouterr().err
 
 
 def test_runs_of_a_sweep_do_not_share_a_folder(command, tmp_path, capfd):
