@@ -3,18 +3,17 @@
 import hashlib
 import json
 import os
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_augmix._checks import integer, one_of
 from lightning_augmix._extras import require
@@ -24,8 +23,10 @@ from lightning_augmix.robustness.published import (
     SEVERITIES,
     STRENGTHS,
     CorruptedData,
+    digest_path,
     open_corruptions,
     read_origin,
+    write_digest,
 )
 
 __all__ = ["compute_corruptions", "digest_of"]
@@ -44,12 +45,13 @@ def compute_corruptions(
     """Computes a corrupted test set, in the format of CIFAR-10-C.
 
     The same severity is weaker for small images, as it was published: CIFAR-10-C's for those of 32 pixels, Tiny
-    ImageNet-C's for 64, ImageNet-C's (with ``imagecorruptions-imaug``) for larger ones. Images of less than 32×32 are
-    mirrored at the borders and cropped afterwards. A grayscale image is corrupted as RGB and its green channel kept, so
-    that noise keeps its strength. Files already in the folder are kept, so an interrupted computation resumes with the
-    first missing corruption. The images depend on the data, the strengths, the seed, and the versions of the library
-    and its dependencies (scikit-image, OpenCV, SciPy, Pillow). This starts processes: unless they are forked, a script
-    must call it under ``if __name__ == "__main__":``.
+    ImageNet-C's for 64, ImageNet-C's (with ``imagecorruptions-imaug``) for larger ones. Images of less than 32×32
+    are mirrored at the borders and cropped afterwards. A grayscale image is corrupted as RGB and its green channel
+    kept, so that noise keeps its strength. Whole files in the folder are kept, so an interrupted computation
+    resumes with the first missing corruption; beside each is its SHA-256, which is checked when it is opened. The
+    images depend on the data, the strengths, the seed, and the versions of the library and its dependencies
+    (scikit-image, OpenCV, SciPy, Pillow). This starts processes: unless they are forked, a script must call it
+    under ``if __name__ == "__main__":``.
 
     Args:
         data: A map-style dataset of pairs (image, class); the images are PIL images of mode ``RGB`` or ``L``, or uint8
@@ -89,10 +91,11 @@ def compute_corruptions(
     _check_origin(path, images, labels, strengths, seed)
     content: dict[str, NDArray[Any]] = {"labels": np.tile(labels, len(SEVERITIES)), "clean": images}
     for name, array in content.items():
-        if not (path / f"{name}.npy").exists():
+        if not _holds(path / f"{name}.npy", array):
             with whole_file(path / f"{name}.npy") as part:
                 np.save(part, array)
-    missing = [name for name in corruptions if not (path / f"{name}.npy").exists()]
+    paths = {name: path / f"{name}.npy" for name in corruptions}
+    missing = [name for name, file in paths.items() if not (file.exists() and digest_path(file).exists())]
     if missing:
         _compute(path, missing, images.shape, strengths, seed, processes, show_progress)
     return open_corruptions(path)
@@ -120,6 +123,13 @@ def _stacked(data: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         images[index] = array
         labels[index] = int(label)
     return images, labels
+
+
+def _holds(path: Path, array: NDArray[Any]) -> bool:
+    try:
+        return np.array_equal(np.load(path, mmap_mode="r", allow_pickle=False), array)
+    except (OSError, EOFError, ValueError):
+        return False
 
 
 def digest_of(samples: Iterable[Any]) -> str:
@@ -168,7 +178,7 @@ def _check_origin(
         raise ValueError(f"{folder} holds corruptions of different {changed}: choose another folder, or delete it.")
 
 
-_CHUNK = 1 << 18  # pixels: three seconds of glass_blur, the slowest; an interrupt waits for chunks in progress
+_CHUNK = 1 << 18  # pixels: three seconds of the slowest corruption; an interrupt waits for what is in progress
 
 
 def _compute(
@@ -182,59 +192,48 @@ def _compute(
 ) -> None:
     from rich.progress import Progress
 
+    count = shape[0]
     size = max(1, _CHUNK // (shape[1] * shape[2]))
-    starts = range(0, shape[0], size)
-    with (
-        ProcessPoolExecutor(processes, initializer=_begin, initargs=(folder / "clean.npy",)) as pool,
-        Progress(disable=not show_progress) as progress,
-    ):
-        task = progress.add_task("", total=len(names) * len(SEVERITIES) * len(starts))
+    chunks = [
+        [(name, severity, index) for index in range(start, min(start + size, count))]
+        for name in names
+        for severity in SEVERITIES
+        for start in range(0, count, size)
+    ]
+    data = _Corrupted(folder / "clean.npy", strengths, seed)
+    workers = min(processes or os.cpu_count() or 1, len(chunks))
+    own = torch.Generator()  # of the seeds of workers, which would otherwise be drawn from the global one
+    loader = iter(DataLoader(data, batch_sampler=chunks, num_workers=workers, collate_fn=_as_tensor, generator=own))
+    header = np.lib.format.header_data_from_array_1_0(np.empty((0, *shape[1:]), np.uint8))
+    with Progress(disable=not show_progress) as progress:
+        task = progress.add_task("", total=len(chunks))
         for name in names:
             progress.update(task, description=f"Computing {name}")
-            with whole_file(folder / f"{name}.npy") as part:
-                result = np.lib.format.open_memmap(part, "w+", np.uint8, (len(SEVERITIES) * shape[0], *shape[1:]))
-                calls = ((name, severity, start, size, strengths, seed) for severity in SEVERITIES for start in starts)
-                for (_, severity, start, *_), chunk in _unordered(pool, _corrupt_chunk, calls):
-                    first = (severity - 1) * shape[0] + start
-                    result[first : first + len(chunk)] = chunk
+            with whole_file(folder / f"{name}.npy") as part, part.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, {**header, "shape": (len(SEVERITIES) * count, *shape[1:])})
+                for chunk in islice(loader, len(chunks) // len(names)):
+                    file.write(chunk.numpy().data)
                     progress.advance(task)
-                result.flush()
+            write_digest(folder / f"{name}.npy")
 
 
-def _unordered(
-    pool: ProcessPoolExecutor, function: Callable[..., Any], calls: Iterator[tuple[Any, ...]]
-) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yields calls with their results as they complete, and queues only a few."""
-    running: dict[Future[Any], tuple[Any, ...]] = {}
-    try:
-        while True:
-            for call in islice(calls, 2 * (os.cpu_count() or 1) - len(running)):
-                running[pool.submit(function, *call)] = call
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    finally:
-        for future in running:
-            future.cancel()
+def _as_tensor(images: list[NDArray[np.uint8]]) -> torch.Tensor:
+    # Tensors come in shared memory. Arrays would fill the pipe of a process that was killed, and hold up its workers.
+    return torch.from_numpy(np.stack(images))
 
 
-_images: NDArray[np.uint8]
+class _Corrupted(Dataset[NDArray[np.uint8]]):
+    """The clean images with a corruption in a severity, by its name, the severity and the number of the image."""
 
+    def __init__(self, path: Path, strengths: str, seed: int) -> None:
+        self.path, self.strengths, self.seed = path, strengths, seed
+        self._images: NDArray[np.uint8] | None = None
 
-def _begin(path: Path) -> None:
-    global _images
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles it
-    _images = np.load(path, mmap_mode="r", allow_pickle=False)
+    def __getitem__(self, key: tuple[str, int, int]) -> NDArray[np.uint8]:
+        from lightning_augmix.robustness.corruptions import corrupt
 
-
-def _corrupt_chunk(name: str, severity: int, start: int, size: int, strengths: str, seed: int) -> NDArray[np.uint8]:
-    from lightning_augmix.robustness.corruptions import corrupt
-
-    number = CORRUPTIONS.index(name)
-    return np.stack(
-        [
-            corrupt(_images[index], name, severity, strengths, np.random.SeedSequence([seed, number, severity, index]))
-            for index in range(start, min(start + size, len(_images)))
-        ]
-    )
+        name, severity, index = key
+        if self._images is None:  # mapped by each process itself
+            self._images = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        seeds = np.random.SeedSequence([self.seed, CORRUPTIONS.index(name), severity, index])
+        return corrupt(self._images[index], name, severity, self.strengths, seeds)

@@ -4,6 +4,7 @@ Source: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Com
 ICLR 2019, https://arxiv.org/abs/1903.12261.
 """
 
+import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
@@ -18,9 +19,19 @@ from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 
 from lightning_augmix._checks import integer, is_boolean, one_of, string
+from lightning_augmix._files import whole_file
 from lightning_augmix._images import TO_EIGHT_BITS
 
-__all__ = ["CORRUPTIONS", "SEVERITIES", "STRENGTHS", "CorruptedData", "open_corruptions", "read_origin"]
+__all__ = [
+    "CORRUPTIONS",
+    "SEVERITIES",
+    "STRENGTHS",
+    "CorruptedData",
+    "digest_path",
+    "open_corruptions",
+    "read_origin",
+    "write_digest",
+]
 
 #: The common corruptions, in their published order.
 CORRUPTIONS = (
@@ -137,6 +148,45 @@ def read_origin(path: Path) -> dict[str, Any]:
     return origin
 
 
+def digest_path(path: Path) -> Path:
+    """Where the digest of a computed file is; ``sha256sum --check`` reads it.
+
+    Args:
+        path: The file.
+    """
+    return path.with_suffix(f"{path.suffix}.sha256")
+
+
+def write_digest(path: Path) -> None:
+    """Writes the digest of a computed file, which tells that it is whole.
+
+    Args:
+        path: The file.
+    """
+    with whole_file(digest_path(path)) as part:
+        part.write_text(f"{_digest_of_file(path)}  {path.name}\n", encoding="utf-8")
+
+
+def _digest_of_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _verify(path: Path) -> None:
+    try:
+        expected = digest_path(path).read_text(encoding="utf-8").split()[:1]
+    except (OSError, UnicodeError):
+        expected = []
+    if expected != [_digest_of_file(path)]:
+        reason = "is not as it was computed" if expected else "was not computed to the end"
+        raise ValueError(
+            f"{path} {reason} (its SHA-256): delete it and {digest_path(path).name}, and compute it again."
+        )
+
+
 class _Arrays(CorruptedData):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "CIFAR-10-C")
@@ -145,6 +195,7 @@ class _Arrays(CorruptedData):
             self.source, self.strengths, self.seed = "computed", STRENGTHS[origin["strengths"]], origin["seed"]
             self.versions = {"imagecorruptions-imaug": origin["imagecorruptions-imaug"]}
             self.digest = origin["images"][:16]  # enough to tell images apart, and short in messages
+        self._verified: set[str] = set()
         self.labels = _load(folder / "labels.npy")
         if not _are_five_times_the_same(self.labels):
             raise ValueError(
@@ -155,6 +206,9 @@ class _Arrays(CorruptedData):
     def _opened(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
         path = self.folder / f"{corruption}.npy"
         images = _load(path)
+        if self.source == "computed" and corruption not in self._verified:
+            _verify(path)
+            self._verified.add(corruption)
         is_image = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
         if images.dtype != np.uint8 or not is_image or len(images) != len(self.labels):
             raise ValueError(

@@ -1,7 +1,14 @@
 import hashlib
 import json
+import os
+import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,3 +248,123 @@ def test_an_interrupted_computation_goes_on(tmp_path):
     origin = json.loads((tmp_path / "part" / "origin.json").read_text())
     assert origin.keys() == {"images", "seed", "strengths", "imagecorruptions-imaug"}
     shutil.rmtree(tmp_path / "part")
+
+
+def test_global_generators_are_left_alone(tmp_path):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    computed(Images(), tmp_path, ["gaussian_noise"], strengths="imagenet")
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()
+
+
+@pytest.mark.parametrize("name", ["clean", "labels"])
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:150]), lambda path: zero(path)])
+def test_what_it_is_computed_from_is_mended(name, damage, tmp_path):
+    expected = computed(Images(), tmp_path / "whole", ["contrast", "pixelate"])
+    computed(Images(), tmp_path / "part", ["contrast"])
+    damage(tmp_path / "part" / f"{name}.npy")
+    again = computed(Images(), tmp_path / "part", ["contrast", "pixelate"])
+    np.testing.assert_array_equal(again["pixelate"], expected["pixelate"])
+    assert open_corruptions(tmp_path / "part").dataset("contrast", 1, TO_TENSOR)[1][1] == 1
+
+
+def zero(path):
+    np.save(path, np.zeros_like(np.load(path)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (zero, "is not as it was computed"),
+        (lambda path: path.with_suffix(".npy.sha256").write_text("0  contrast.npy"), "is not as it was computed"),
+        (lambda path: path.with_suffix(".npy.sha256").unlink(), "was not computed to the end"),
+    ],
+)
+def test_a_file_that_is_not_as_it_was_computed_is_refused_by_name(damage, reason, tmp_path):
+    opened = compute_corruptions(Images(), tmp_path, ["contrast"], processes=1, show_progress=False)
+    opened.dataset("contrast", 1, TO_TENSOR)
+    damage(tmp_path / "contrast.npy")
+    with pytest.raises(
+        ValueError, match=rf"contrast\.npy {reason} \(by its SHA-256\): delete it, and compute it again"
+    ):
+        open_corruptions(tmp_path).dataset("contrast", 1, TO_TENSOR)
+
+
+def test_a_file_without_a_digest_is_computed_again(tmp_path):
+    expected = computed(Images(), tmp_path, ["contrast"])["contrast"]
+    (tmp_path / "contrast.npy.sha256").unlink()
+    zero(tmp_path / "contrast.npy")
+    np.testing.assert_array_equal(computed(Images(), tmp_path, ["contrast"])["contrast"], expected)
+
+
+def test_the_digests_are_those_of_sha256sum(tmp_path):
+    computed(Images(), tmp_path, ["contrast", "pixelate"])
+    command = ["sha256sum", "--check", "--strict", "contrast.npy.sha256", "pixelate.npy.sha256"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+
+
+LONG = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from test_computed import Images
+from lightning_augmix.robustness.computed import compute_corruptions
+
+if __name__ == "__main__":
+    compute_corruptions(Images(400), sys.argv[3], processes=2, show_progress=False)
+"""
+
+
+def start(tmp_path, **settings):
+    (tmp_path / "long.py").write_text(LONG)
+    tests = Path(__file__).parent
+    command = [sys.executable, "long.py", tests, tests.parent, tmp_path / "cache"]
+    return subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, **settings)
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_gone(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.SIGINT])
+def test_no_process_outlives_the_command(number, tmp_path):
+    command = start(tmp_path)
+    wait_for(lambda: list(tmp_path.glob("cache/*.sha256")))
+    command.send_signal(number)
+    command.communicate(timeout=60)
+    wait_for(lambda: is_gone(command.pid))
+    assert command.returncode
+    names = [path.name.removesuffix(".sha256") for path in tmp_path.glob("cache/*.sha256")]
+    opened = open_corruptions(tmp_path / "cache")
+    assert all(len(opened.dataset(name.removesuffix(".npy"), 1, TO_TENSOR)) == 400 for name in names)
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_share_a_folder(tmp_path):
+    both = [start(tmp_path), start(tmp_path)]
+    assert [command.communicate(timeout=300)[1] for command in both] == [b"", b""]
+    opened = open_corruptions(tmp_path / "cache")
+    for name in CORRUPTIONS:
+        opened.dataset(name, 1, TO_TENSOR)
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            compute_corruptions(Images(1), tmp_path, ["contrast"], processes=1, show_progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clean.npy", "labels.npy", "origin.json"]
