@@ -182,9 +182,7 @@ def _verify(path: Path) -> None:
         expected = []
     if expected != [_digest_of_file(path)]:
         reason = "is not as it was computed" if expected else "was not computed to the end"
-        raise ValueError(
-            f"{path} {reason} (its SHA-256): delete it and {digest_path(path).name}, and compute it again."
-        )
+        raise ValueError(f"{path} {reason} (by its SHA-256): delete it, and compute it again.")
 
 
 class _Arrays(CorruptedData):

@@ -19,7 +19,7 @@ from torchvision.datasets import ImageFolder
 
 from lightning_augmix import __version__, evaluate_robustness
 from lightning_augmix.robustness import evaluate
-from lightning_augmix.robustness.published import CORRUPTIONS, open_corruptions
+from lightning_augmix.robustness.published import CORRUPTIONS, open_corruptions, write_digest
 from robustness_fixture import TO_TENSOR, ByColor, Clean, trainer
 
 pytestmark = [
@@ -109,6 +109,7 @@ def test_computed_corruptions_are_named_with_their_strengths_seed_and_library(tm
     write_cifar_c(tmp_path, corruptions=["fog"])
     origin = {"images": "digest", "seed": 5, "imagecorruptions-imaug": "1.1.5"}
     (tmp_path / "origin.json").write_text(json.dumps(origin))
+    write_digest(tmp_path / "fog.npy")
     report = evaluate_robustness(
         ByColor(),
         Subset(Clean(4), [0, 2]),
