@@ -208,12 +208,13 @@ def _comparison(reports: "list[RobustnessReport]") -> Any:
         caption=Text(f"Measured on {reports[0].measured_on}."),
         caption_justify="left",
     )
-    for column in ("", "error, clean", "corrupted", "RMS, clean", "corrupted"):
+    for column in ("", "error, clean", "corrupted", "excess", "RMS, clean", "corrupted"):
         table.add_column(column, justify="right" if column else "left")
     for name, runs in runs_of_each(reports):
         measures = (
             [run.clean_error for run in runs],
             [run.mean_corruption_error for run in runs],
+            [run.excess_error for run in runs],
             [run.clean.rms_error for run in runs],
             [run.corrupted.rms_error for run in runs],
         )

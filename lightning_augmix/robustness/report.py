@@ -186,6 +186,14 @@ class RobustnessReport:
         return fmean(map(fmean, self.errors.values()))
 
     @property
+    def excess_error(self) -> float:
+        """What corruption adds: :attr:`mean_corruption_error` less :attr:`clean_error`, in [-1, 1].
+
+        It tells short trainings apart, in which every error is near the clean one.
+        """
+        return self.mean_corruption_error - self.clean_error
+
+    @property
     def normalized_corruption_error(self) -> float:
         """The mean of each corruption's error over AlexNet's, in [0, ∞), as published for ImageNet-C (mCE).
 
@@ -279,6 +287,7 @@ class RobustnessReport:
             sums.append(row("mean without *", self.mean_without_overlap))
         sums.append(row("over AlexNet's (ImageNet-C's mCE)", self.normalized_corruption_error))
         sums.append(row("clean", self.clean_error))
+        sums.append(row("excess over clean", self.excess_error))
         for label, calibration in (("clean", self.clean), ("corrupted", self.corrupted)):
             sums.append(row(f"RMS calibration error, {label}", calibration.rms_error))
             sums.append(row(f"expected calibration error, {label}", calibration.expected_error))

@@ -103,7 +103,9 @@ def test_a_report_is_named_for_the_folder_of_its_run(command, checkpoints, tmp_p
 def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_path):
     both = ",".join(map(str, checkpoints))
     printed = command(f"ckpt_path=[{both}]", "names=[plain,consistent]", "processes=2", *QUICK)
-    assert "plain" in printed.split("Error and RMS calibration error in %")[1]
+    comparison = printed.split("Error and RMS calibration error in %")[1]
+    assert "plain" in comparison
+    assert "excess" in comparison
     folder = files(tmp_path)
     reports = [json.loads((folder / f"{name}.json").read_text()) for name in ("plain", "consistent")]
     assert [bool(report["operations"]) for report in reports] == [False, True]

@@ -72,6 +72,7 @@ def test_the_table():
     assert lines["brightness *"][-1].strip() == "30.0"
     assert lines["clean"][-1].strip() == "5.0"
     assert lines["mean corruption error"][-1].strip() == "22.5"
+    assert lines["excess over clean"][-1].strip() == "17.5"
     assert lines["RMS calibration error, corrupted"][-1].strip() == "20.0"
 
 
