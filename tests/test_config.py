@@ -42,7 +42,11 @@ def test_schemas_mirror_their_constructors(schema):
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_of_every_group_composes(group, option):
     cfg = compose("train", [f"{group}={option}"])
-    is_off = (group, option) in (("augmix", "off"), ("experiment", "fashion_mnist_standard"))
+    is_off = (group, option) in (
+        ("augmix", "off"),
+        ("experiment", "fashion_mnist_standard"),
+        ("experiment", "cifar10_standard"),
+    )
     for node in [cfg.augmix, *([cfg.callbacks.augmix] if option.startswith("augmix") else [])]:
         assert isinstance(instantiate(node), AugMixCallback) is not is_off
 
@@ -63,6 +67,8 @@ def test_every_group_of_the_schema_is_there():
         ("paper_cifar10", "cifar10", "wrn_40_2", 3, 2),
         ("paper_cifar100", "cifar100", "wrn_40_2", 3, 2),
         ("paper_imagenet", "image_folder", "resnet50", 1, 2),
+        ("cifar10_augmix", "image_folder", "small_resnet", 3, 0),
+        ("cifar10_jsd", "image_folder", "small_resnet", 3, 2),
         ("fashion_mnist_augmix", "fashion_mnist", "small_resnet", 3, 0),
         ("fashion_mnist_jsd", "fashion_mnist", "small_resnet", 3, 2),
     ],
