@@ -68,7 +68,7 @@ def _exit(message: str | None) -> None:
 
 
 def _take(folder: str, key: str) -> None:
-    """Locks the folder until this process ends, against others that have not written anything there yet."""
+    """Locks the folder until the command ends, against others that have not written anything there yet."""
     if fcntl is None or _is_other_rank():
         return
     with suppress(OSError):  # Hydra says why a folder cannot be made; some file systems have no locks
