@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from lightning_augmix._checks import integer, one_of
+from lightning_augmix._checks import boolean, integer, one_of
 from lightning_augmix._text import printable
 from lightning_augmix.commands.console import UsageError, build, hydra_command, log_through_hydra, usage_errors
 
@@ -53,6 +53,7 @@ def evaluate(cfg: "DictConfig") -> float:
         if not isinstance(cfg[key], str):
             raise UsageError(f"Expected {key} to be a folder; got {cfg[key]!r}.")
     with usage_errors():
+        boolean("download", cfg.download)
         one_of("strengths", cfg.strengths, ["auto", *STRENGTHS])
         integer("seed", cfg.seed, at_least=0)
         if cfg.processes is not None:
@@ -185,7 +186,7 @@ def _corrupted(cfg: "DictConfig", data: "ImageDataModule") -> "CorruptedData":
     from lightning_augmix.robustness.published import open_corruptions
 
     if cfg.corruptions != "computed":
-        opened = open_corruptions(cfg.corruptions)
+        opened = open_corruptions(cfg.corruptions, download=cfg.download)
         opened.digest = _digest(cfg, data)
         return opened
     folder = Path(cfg.cache) / data.hparams["dataset"]

@@ -7,6 +7,7 @@ ICLR 2019, https://arxiv.org/abs/1903.12261.
 import hashlib
 import json
 import os
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.utils import download_and_extract_archive
 
-from lightning_augmix._checks import integer, is_boolean, one_of, string
+from lightning_augmix._checks import boolean, integer, is_boolean, one_of, string
 from lightning_augmix._files import whole_file
 from lightning_augmix._images import TO_EIGHT_BITS
 
@@ -44,6 +46,22 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 #: The strengths of computed corruptions, with the published set that has them.
 STRENGTHS = {"cifar": "CIFAR-10-C", "tiny_imagenet": "Tiny ImageNet-C", "imagenet": "ImageNet-C"}
+
+# Where published sets are, and their MD5 sums as zenodo.org has them.
+_ARCHIVES = {
+    "CIFAR-10-C": (
+        "https://zenodo.org/records/2535967/files/CIFAR-10-C.tar",
+        "56bf5dcef84df0e2308c6dcbcbbd8499",
+    ),
+    "CIFAR-100-C": (
+        "https://zenodo.org/records/3555552/files/CIFAR-100-C.tar",
+        "11f0ed0f1191edbf9fa23466ae6021d3",
+    ),
+    "Tiny-ImageNet-C": (
+        "https://zenodo.org/records/8206060/files/Tiny-ImageNet-C.tar",
+        "f9c9a9dbdc11469f0b850190f7ad8be1",
+    ),
+}
 
 _Transform = Callable[[Image.Image], Any]
 
@@ -96,7 +114,7 @@ class CorruptedData(ABC):
     def _opened(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]: ...
 
 
-def open_corruptions(folder: str | Path) -> CorruptedData:
+def open_corruptions(folder: str | Path, *, download: bool = False) -> CorruptedData:
     """Opens a corrupted test set in the format of CIFAR-10-C and CIFAR-100-C, or of ImageNet-C.
 
     Args:
@@ -105,13 +123,20 @@ def open_corruptions(folder: str | Path) -> CorruptedData:
             folders ``<corruption>/<severity>/<class>/`` of image files, as in ImageNet-C, also in folders of
             corruptions, such as ``noise/<corruption>``, as its archives unpack.
 
+        download: Whether to fetch what is not there, if the folder is named ``CIFAR-10-C``, ``CIFAR-100-C`` or
+            ``Tiny-ImageNet-C`` (3, 3 and 2 GB, from zenodo.org); their MD5 sums are checked.
+
     Returns:
         The corrupted test set.
 
     Raises:
-        ValueError: If the folder is neither; the message names what is missing.
+        TypeError: If ``download`` is no boolean.
+        ValueError: If the folder is neither; the message names what is missing. If there is no such set to download.
+        OSError: If the download fails.
     """
     path = Path(folder)
+    if boolean("download", download) and not path.exists():
+        _download(path)
     if (path / "labels.npy").exists():
         return _Arrays(path)
     folders = {each.name: each for each in (*path.glob("*/*"), *path.glob("*")) if each.name in CORRUPTIONS}
@@ -121,6 +146,21 @@ def open_corruptions(folder: str | Path) -> CorruptedData:
         f"Expected a folder with labels.npy and <corruption>.npy (CIFAR-10-C's format), or with folders <corruption>/"
         f"<severity>/<class> (ImageNet-C's); {path} {'has neither' if path.is_dir() else 'is not a folder'}."
     )
+
+
+def _download(folder: Path) -> None:
+    if folder.name not in _ARCHIVES:
+        raise ValueError(
+            f"Expected a folder that is there or, to download, is named {', '.join(_ARCHIVES)}; got {folder}."
+        )
+    url, md5 = _ARCHIVES[folder.name]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as part:  # the folder is whole or not there
+        try:
+            download_and_extract_archive(url, part, filename=f"{folder.name}.tar", md5=md5)
+        except RuntimeError as error:
+            raise OSError(f"{url} could not be fetched, or its MD5 sum is wrong ({error}): try again.") from error
+        Path(part, folder.name).rename(folder)
 
 
 def read_origin(path: Path) -> dict[str, Any]:

@@ -1,5 +1,9 @@
+import hashlib
 import pickle
 import shutil
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -7,6 +11,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from lightning_augmix.robustness import published
 from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, open_corruptions
 
 TO_TENSOR = transforms.ToTensor()
@@ -94,6 +99,41 @@ def test_images_of_sixteen_bits_are_refused_by_name(tmp_path):
     Image.fromarray(np.full((5, 6), 300, np.uint16)).save(folder / "1.png")
     with pytest.raises(ValueError, match=r"ant/1\.png has levels of more than eight bits \(mode I.*scale its levels"):
         open_corruptions(tmp_path).dataset("fog", 1, np.asarray)[0]
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A server with CIFAR-10-C, of four images."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    write_cifar_c(folder / "CIFAR-10-C")
+    shutil.make_archive(str(folder / "set"), "tar", folder, "CIFAR-10-C")
+    handler = partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/set.tar"
+        md5 = hashlib.md5((folder / "set.tar").read_bytes()).hexdigest()
+        monkeypatch.setitem(published._ARCHIVES, "CIFAR-10-C", (url, md5))
+        monkeypatch.setitem(published._ARCHIVES, "CIFAR-100-C", (url, "0" * 32))
+        yield
+        server.shutdown()
+
+
+@pytest.mark.usefixtures("site")
+def test_a_published_set_is_fetched_once_and_checked(tmp_path):
+    folder = tmp_path / "data" / "CIFAR-10-C"
+    assert len(open_corruptions(folder, download=True).dataset("fog", 1, np.asarray)) == 4
+    written = (folder / "fog.npy").stat().st_mtime_ns
+    open_corruptions(folder, download=True)
+    assert (folder / "fog.npy").stat().st_mtime_ns == written
+    with pytest.raises(OSError, match="could not be fetched, or its MD5 sum is wrong"):
+        open_corruptions(tmp_path / "data" / "CIFAR-100-C", download=True)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["CIFAR-10-C"]
+
+
+def test_other_sets_cannot_be_fetched(tmp_path):
+    with pytest.raises(ValueError, match=r"named CIFAR-10-C, CIFAR-100-C, Tiny-ImageNet-C; got .*CIFAR-11-C"):
+        open_corruptions(tmp_path / "CIFAR-11-C", download=True)
 
 
 def spoil(path, content):
