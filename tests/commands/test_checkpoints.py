@@ -134,7 +134,7 @@ def test_nothing_is_downloaded_or_created_where_a_checkpoint_says(folder, conten
 
 def checkpoint_state(content):
     states = content["callbacks"].items()
-    [state] = [state for name, state in states if name.startswith("ModelCheckpoint") and "val_accuracy" in name]
+    [state] = [state for name, state in states if name.startswith("BestCheckpoint")]
     return state
 
 
