@@ -81,7 +81,13 @@ def test_runs_of_one_kind_are_a_row_and_overrides_arrive(command, checkpoints, t
     assert set(BatchSizes.seen) == {50, (360 + 75 * 4) % 50}
     reports = [RobustnessReport.load(files(tmp_path) / f"[a]-seed{seed}.json") for seed in range(2)]
     columns = [
-        [report.clean_error, report.mean_corruption_error, report.clean.rms_error, report.corrupted.rms_error]
+        [
+            report.clean_error,
+            report.mean_corruption_error,
+            report.excess_error,
+            report.clean.rms_error,
+            report.corrupted.rms_error,
+        ]
         for report in reports
     ]
     [row] = [line for line in printed.splitlines() if line.startswith("│ [a] ")]
