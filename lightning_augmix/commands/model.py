@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_augmix._checks import number
 from lightning_augmix.commands.console import UsageError
-from lightning_augmix.commands.data import ImageDataModule
+from lightning_augmix.commands.data import SMALL, ImageDataModule
 from lightning_augmix.losses import JSDLoss
 
 __all__ = ["Classifier", "SmallResNet", "WideResNet"]
@@ -140,7 +140,6 @@ class WideResNet(nn.Sequential):
 _SMALL_ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {"small_resnet": SmallResNet, "wrn_40_2": WideResNet}
 
 
-_SMALL_IMAGES = 96  # pixels that these are meant for, at most
 _WITH_AUXILIARY_CLASSIFIERS = ("googlenet", "inception_v3")
 
 
@@ -264,9 +263,9 @@ class Classifier(pl.LightningModule):
         self.log(f"{stage}_accuracy", accuracy, prog_bar=True)
 
     def _try(self, architecture: str, size: int) -> None:
-        if architecture in _SMALL_ARCHITECTURES and size > _SMALL_IMAGES:
+        if architecture in _SMALL_ARCHITECTURES and size > SMALL:
             rank_zero_info(
-                f"{architecture} is meant for images of up to {_SMALL_IMAGES} pixels, these have {size}: "
+                f"{architecture} is meant for images of up to {SMALL} pixels, these have {size}: "
                 "model.architecture=resnet18 suits them better."
             )
         self.eval()

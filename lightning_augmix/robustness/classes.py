@@ -31,11 +31,16 @@ class Classes:
     targets: NDArray[np.int64] | None
 
     @property
+    def names(self) -> Mapping[int, str]:
+        """The name of each class, by its number; none if the dataset has no names."""
+        return {number: name for name, number in (self.numbers or {}).items()}
+
+    @property
     def counts(self) -> Mapping[Any, int] | None:
         """Number of images of each class, by its name, or by its number where there are no names."""
         if self.targets is None:
             return None
-        names = {number: name for name, number in (self.numbers or {}).items()}
+        names = self.names
         return Counter(names.get(number, number) for number in self.targets.tolist())
 
 
@@ -48,9 +53,7 @@ def as_class(target: Any) -> int:
     Raises:
         TypeError: If it is anything else.
     """
-    value = target
-    if isinstance(target, torch.Tensor | np.ndarray | np.generic) and target.ndim == 0:
-        value = target.item()
+    value = _item(target)
     if is_boolean(value) or not isinstance(value, int):
         raise TypeError(
             "Expected the classes of the images to be integers; got "
@@ -95,7 +98,8 @@ def _own(data: Any) -> Classes:
 
 
 def _item(target: Any) -> Any:
-    return target.item() if isinstance(target, torch.Tensor | np.generic) and target.ndim == 0 else target
+    is_single = isinstance(target, torch.Tensor | np.ndarray | np.generic) and target.ndim == 0
+    return target.item() if is_single else target
 
 
 def _has_these(data: Any, targets: NDArray[np.int64]) -> bool:
@@ -150,12 +154,11 @@ def renumbered(corrupted: Classes, clean: Classes, where: str, where_clean: str)
         found = Counter(numbers[each] if numbers else each for each in corrupted.targets.tolist())
         expected_counts = Counter(clean.targets.tolist())
         are_as_many = found.total() == expected_counts.total()  # otherwise one of the two may be a part
-        names = {number: name for name, number in (clean.numbers or {}).items()}
         for number in sorted(found.keys() | expected_counts.keys()):
             if (are_as_many and found[number] != expected_counts[number]) or number not in expected_counts:
+                name = printable(str(clean.names.get(number, number)))
                 raise ValueError(
-                    "Expected clean and corrupted images to be the same images; of class "
-                    f"{printable(str(names.get(number, number)))} {where_clean} has {expected_counts[number]}, and "
-                    f"{where} has {found[number]}."
+                    f"Expected clean and corrupted images to be the same images; of class {name} {where_clean} has "
+                    f"{expected_counts[number]}, and {where} has {found[number]}."
                 )
     return numbers

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from test_published import write_cifar_c
 
-from commands_fixture import QUICK, QUIET
+from commands_fixture import QUICK, QUIET, train_in
 from lightning_augmix.commands import evaluate, train
 from lightning_augmix.commands.checkpoints import Checkpoint, read_checkpoint
 from lightning_augmix.commands.console import UsageError
@@ -21,13 +21,7 @@ pytestmark = QUIET
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """What a checkpoint of a short run with AugMix contains."""
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        short = ["trainer.max_epochs=1", "data.train_images=128", "hydra.run.dir=run"]
-        patch.setattr(sys, "argv", ["augmix-train", *short, *QUICK])
-        train.main()
-    return torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    return torch.load(train_in(tmp_path_factory.mktemp("run"), "run"), weights_only=True)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from PIL import Image
 from test_data import write_parts
 from test_published import write_cifar_c
 
-from commands_fixture import QUICK, QUIET, fixture_of
+from commands_fixture import QUICK, QUIET, fixture_of, train_in
 from lightning_augmix import RobustnessReport
 from lightning_augmix.commands import evaluate, train
 from lightning_augmix.commands.data import Digits
@@ -29,13 +29,7 @@ pytestmark = QUIET
 def checkpoints(tmp_path_factory):
     """Of two runs: without AugMix, and with views."""
     root = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        for name, augmix in (("standard", "augmix=off"), ("jsd", "augmix=jsd")):
-            short = ["trainer.max_epochs=1", "data.train_images=128", f"hydra.run.dir={name}"]
-            patch.setattr(sys, "argv", ["augmix-train", augmix, *short, *QUICK])
-            train.main()
-    return [root / name / "checkpoints" / "last.ckpt" for name in ("standard", "jsd")]
+    return [train_in(root, "standard", "augmix=off"), train_in(root, "jsd", "augmix=jsd")]
 
 
 command = fixture_of("augmix-evaluate", evaluate.main)
