@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lightning_augmix.robustness.computed import compute_corruptions as compute_corruptions
     from lightning_augmix.robustness.evaluate import evaluate_robustness as evaluate_robustness
     from lightning_augmix.robustness.report import RobustnessReport as RobustnessReport
+    from lightning_augmix.robustness.sequences import compute_perturbations as compute_perturbations
     from lightning_augmix.transform import AugmentAndMixTransform as AugmentAndMixTransform
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ _MODULES = {
     "augmentation_sets": "operations",
     "augmix_image": "functional",
     "compute_corruptions": "robustness.computed",
+    "compute_perturbations": "robustness.sequences",
     "evaluate_robustness": "robustness.evaluate",
     "jsd_consistency": "losses",
     "sample_plan": "plans",

@@ -23,6 +23,7 @@ PUBLIC = [
     "augmentation_sets",
     "augmix_image",
     "compute_corruptions",
+    "compute_perturbations",
     "evaluate_robustness",
     "jsd_consistency",
     "sample_plan",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lightning_augmix.commands.data import ImageDataModule
     from lightning_augmix.robustness.published import CorruptedData
     from lightning_augmix.robustness.report import RobustnessReport
+    from lightning_augmix.robustness.sequences import PerturbedData
 
 __all__ = ["evaluate", "main"]
 
@@ -49,15 +50,16 @@ def evaluate(cfg: "DictConfig") -> float:
     checkpoints = [read_checkpoint(path) for path in paths or [paths]]
     given = list(cfg.names) if OmegaConf.is_list(cfg.names) else [cfg.names]
     names = [printable(str(name)) for name in (map(_name, paths) if cfg.names is None else given)]
-    for key in ("corruptions", "cache"):
-        if not isinstance(cfg[key], str):
+    for key in ("corruptions", "cache", "sequences"):
+        if not isinstance(cfg[key], str) and (key, cfg[key]) != ("sequences", None):
             raise UsageError(f"Expected {key} to be a folder; got {cfg[key]!r}.")
     with usage_errors():
         boolean("download", cfg.download)
         one_of("strengths", cfg.strengths, ["auto", *STRENGTHS])
         integer("seed", cfg.seed, at_least=0)
-        if cfg.processes is not None:
-            integer("processes", cfg.processes, at_least=1)
+        for key in ("processes", "limit"):
+            if cfg[key] is not None:
+                integer(key, cfg[key], at_least=1)
     if any("/" in name for name in names):
         raise UsageError(f"Expected names to be file names, without slashes; got {names}.")
     if any(len(f"{name}.json".encode()) > _LONGEST for name in names):
@@ -176,6 +178,8 @@ def _evaluated(cfg: "DictConfig", name: str, checkpoint: "Checkpoint") -> "Robus
             name=name,
             data_name=_data_name(cfg, data, data.test_data),
             augmentation_set=checkpoint.augmentation_set,
+            sequences=_sequences(cfg, data),
+            limit=cfg.limit,
         )
     except (ValueError, ImportError) as error:
         raise UsageError(str(error)) from error
@@ -189,10 +193,24 @@ def _corrupted(cfg: "DictConfig", data: "ImageDataModule") -> "CorruptedData":
         opened = open_corruptions(cfg.corruptions, download=cfg.download)
         opened.digest = _digest(cfg, data)
         return opened
-    folder = Path(cfg.cache) / data.hparams["dataset"]
-    return compute_corruptions(
-        data.test_images(), folder, strengths=cfg.strengths, seed=cfg.seed, processes=cfg.processes
-    )
+    images, name = _to_corrupt(cfg, data), data.hparams["dataset"]
+    folder = Path(cfg.cache) / (name if cfg.limit is None else f"{name}-limit-{cfg.limit}")
+    return compute_corruptions(images, folder, strengths=cfg.strengths, seed=cfg.seed, processes=cfg.processes)
+
+
+def _to_corrupt(cfg: "DictConfig", data: "ImageDataModule") -> Any:
+    from lightning_augmix.robustness.classes import stratified_part
+
+    images = data.test_images()
+    return images if cfg.limit is None else stratified_part(images, cfg.limit)
+
+
+def _sequences(cfg: "DictConfig", data: "ImageDataModule") -> "PerturbedData | None":
+    from lightning_augmix.robustness.sequences import compute_perturbations, open_perturbations
+
+    if cfg.sequences == "computed":
+        return compute_perturbations(_to_corrupt(cfg, data), strengths=cfg.strengths, seed=cfg.seed)
+    return None if cfg.sequences is None else open_perturbations(cfg.sequences)
 
 
 def _comparison(reports: "list[RobustnessReport]") -> Any:
@@ -203,22 +221,25 @@ def _comparison(reports: "list[RobustnessReport]") -> Any:
     from lightning_augmix.robustness.report import check_comparable, runs_of_each
 
     check_comparable(reports)
+    has_flips = all(report.flip_rates for report in reports)
     table = Table(
-        title="Error and RMS calibration error in %",
+        title=f"Error{', flips' if has_flips else ''} and RMS calibration error in %",
         title_justify="left",
         caption=Text(f"Measured on {reports[0].measured_on}."),
         caption_justify="left",
     )
-    for column in ("", "error, clean", "corrupted", "excess", "RMS, clean", "corrupted"):
+    columns = ["", "error, clean", "corrupted", "excess", "RMS, clean", "corrupted"]
+    for column in [*columns, *(["flips"] if has_flips else [])]:
         table.add_column(column, justify="right" if column else "left")
     for name, runs in runs_of_each(reports):
-        measures = (
+        measures = [
             [run.clean_error for run in runs],
             [run.mean_corruption_error for run in runs],
             [run.excess_error for run in runs],
             [run.clean.rms_error for run in runs],
             [run.corrupted.rms_error for run in runs],
-        )
+            *([[run.mean_flip_rate for run in runs]] if has_flips else []),
+        ]
         table.add_row(Text(printable(name)), *map(_percent, measures))
     return table
 

@@ -29,7 +29,7 @@ from lightning_augmix.robustness.published import (
     write_digest,
 )
 
-__all__ = ["compute_corruptions", "digest_of"]
+__all__ = ["as_array", "compute_corruptions", "digest_of", "strengths_for"]
 
 
 def compute_corruptions(
@@ -87,7 +87,7 @@ def compute_corruptions(
     path.mkdir(parents=True, exist_ok=True)
     images, labels = _stacked(data)
     if strengths == "auto":
-        strengths = _strengths_for(max(images.shape[1:3]))
+        strengths = strengths_for(max(images.shape[1:3]))
     _check_origin(path, images, labels, strengths, seed)
     content: dict[str, NDArray[Any]] = {"labels": np.tile(labels, len(SEVERITIES)), "clean": images}
     for name, array in content.items():
@@ -107,22 +107,43 @@ def _stacked(data: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     images, labels = np.empty(0, np.uint8), np.empty(len(data), np.int64)
     for index in range(len(data)):
         image, label = data[index]
-        array = np.asarray(image)
-        is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
-        if isinstance(image, Image.Image) and image.mode not in ("RGB", "L"):
-            is_image = False
-        if index == 0 and is_image:
+        array = as_array(image, index)
+        if index == 0:
             images = np.empty((len(data), *array.shape), np.uint8)
-        if not is_image or array.dtype != np.uint8 or array.shape != images.shape[1:]:
-            kind = f"{image.mode} " if isinstance(image, Image.Image) else ""
+        if array.shape != images.shape[1:]:
             raise ValueError(
-                "Expected argument `data` to return PIL images of mode RGB or L, or uint8 arrays [H, W, 3] or [H, W], "
-                f"all of one size; image {index} is {kind}{array.dtype} {list(array.shape)}: apply Resize and "
-                "CenterCrop only."
+                f"Expected argument `data` to return images of one size; image {index} is {list(array.shape)}, image 0 "
+                f"{list(images.shape[1:])}: apply Resize and CenterCrop."
             )
         images[index] = array
         labels[index] = int(label)
     return images, labels
+
+
+def as_array(image: Any, index: int) -> NDArray[np.uint8]:
+    """Makes an array of an image that is to be corrupted.
+
+    Args:
+        image: The image.
+        index: Its number, for the message.
+
+    Returns:
+        The image, ``[H, W, 3]`` or ``[H, W]``.
+
+    Raises:
+        ValueError: If it is neither a PIL image of mode ``RGB`` or ``L`` nor such an array.
+    """
+    array = np.asarray(image)
+    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if isinstance(image, Image.Image) and image.mode not in ("RGB", "L"):
+        is_image = False
+    if not is_image or array.dtype != np.uint8:
+        kind = f"{image.mode} " if isinstance(image, Image.Image) else ""
+        raise ValueError(
+            "Expected argument `data` to return PIL images of mode RGB or L, or uint8 arrays [H, W, 3] or [H, W], all "
+            f"of one size; image {index} is {kind}{array.dtype} {list(array.shape)}: apply Resize and CenterCrop only."
+        )
+    return array
 
 
 def _holds(path: Path, array: NDArray[Any]) -> bool:
@@ -149,7 +170,12 @@ def digest_of(samples: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def _strengths_for(side: int) -> str:
+def strengths_for(side: int) -> str:
+    """The strengths that were published for images of a size.
+
+    Args:
+        side: The longer side, in pixels.
+    """
     if side <= 32:
         return "cifar"
     return "tiny_imagenet" if side <= 64 else "imagenet"

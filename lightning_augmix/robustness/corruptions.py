@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 
-__all__ = ["corrupt"]
+__all__ = ["Pixels", "brighter", "corrupt", "moved", "snowed", "snowflakes", "truncated", "zoomed"]
 
-_Pixels = NDArray[Any]  # float64 [H, W, 3] in [0, 1]
+Pixels = NDArray[Any]  # float64 [H, W, 3] in [0, 1]
 
 # The constants of severities 1 to 5, in the order of the arguments of the function `_<corruption>`.
 _CIFAR: Mapping[str, tuple[Any, ...]] = {
@@ -107,7 +107,7 @@ def corrupt(
     else:
         constants = _CONSTANTS[strengths][name][severity - 1]
         arguments = constants if isinstance(constants, tuple) else (constants,)
-        corrupted = _truncated(_FUNCTIONS[name](padded / 255, np.random.default_rng(seeds), *arguments))
+        corrupted = truncated(_FUNCTIONS[name](padded / 255, np.random.default_rng(seeds), *arguments))
     cropped = corrupted[top : top + height, left : left + width]
     return cropped if image.ndim == 3 else cropped[..., 1]
 
@@ -120,30 +120,31 @@ def _by_library(image: NDArray[np.uint8], name: str, severity: int, seeds: np.ra
     return corrupted
 
 
-def _truncated(x: _Pixels) -> NDArray[np.uint8]:
-    return (255 * x.clip(0, 1)).astype(np.uint8)  # not rounded: the published images are half a level darker
+def truncated(x: Pixels) -> NDArray[np.uint8]:
+    """Makes levels of pixels; they are not rounded: the published images are half a level darker."""
+    return (255 * x.clip(0, 1)).astype(np.uint8)
 
 
-def _gaussian_noise(x: _Pixels, random: np.random.Generator, deviation: float) -> _Pixels:
+def _gaussian_noise(x: Pixels, random: np.random.Generator, deviation: float) -> Pixels:
     return x + random.normal(scale=deviation, size=x.shape)
 
 
-def _shot_noise(x: _Pixels, random: np.random.Generator, photons: float) -> _Pixels:
+def _shot_noise(x: Pixels, random: np.random.Generator, photons: float) -> Pixels:
     return random.poisson(x * photons) / photons
 
 
-def _impulse_noise(x: _Pixels, random: np.random.Generator, share: float) -> _Pixels:
+def _impulse_noise(x: Pixels, random: np.random.Generator, share: float) -> Pixels:
     is_hit = random.random(x.shape) < share
     return np.where(is_hit, random.integers(2, size=x.shape), x)
 
 
-def _defocus_blur(x: _Pixels, random: np.random.Generator, radius: float, alias_blur: float) -> _Pixels:
+def _defocus_blur(x: Pixels, random: np.random.Generator, radius: float, alias_blur: float) -> Pixels:
     return cv2.filter2D(x, -1, disk(radius, alias_blur))
 
 
-def _glass_blur(x: _Pixels, random: np.random.Generator, sigma: float, reach: int, iterations: int) -> _Pixels:
+def _glass_blur(x: Pixels, random: np.random.Generator, sigma: float, reach: int, iterations: int) -> Pixels:
     height, width = x.shape[:2]
-    blurred = _truncated(gaussian_filter(x, (sigma, sigma, 0), mode="nearest")) / 255
+    blurred = truncated(gaussian_filter(x, (sigma, sigma, 0), mode="nearest")) / 255
     rows, columns = np.mgrid[height - reach : reach : -1, width - reach : reach : -1]
     pixels = (width * rows + columns).ravel().tolist()
     source = list(range(height * width))
@@ -156,11 +157,11 @@ def _glass_blur(x: _Pixels, random: np.random.Generator, sigma: float, reach: in
     return gaussian_filter(shuffled, (sigma, sigma, 0), mode="nearest")
 
 
-def _motion_blur(x: _Pixels, random: np.random.Generator, radius: int, sigma: float) -> _Pixels:
-    return _moved(x, radius, sigma, random.uniform(-45, 45))
+def _motion_blur(x: Pixels, random: np.random.Generator, radius: int, sigma: float) -> Pixels:
+    return moved(x, radius, sigma, random.uniform(-45, 45))
 
 
-def _moved(x: _Pixels, radius: int, sigma: float, angle: float) -> _Pixels:
+def moved(x: Pixels, radius: int, sigma: float, angle: float) -> Pixels:
     """Blurs in one direction, ``angle`` in degrees, with one side of a Gaussian, like ImageMagick's motion blur."""
     steps, angle = np.arange(2 * radius + 1), math.radians(angle)
     weights = np.exp(-((steps / sigma) ** 2) / 2)
@@ -174,24 +175,24 @@ def _moved(x: _Pixels, radius: int, sigma: float, angle: float) -> _Pixels:
     return blurred
 
 
-def _zoom_blur(x: _Pixels, random: np.random.Generator, end: float) -> _Pixels:
-    zooms = [_zoomed(x, factor) for factor in np.arange(1, end, 0.01)]
+def _zoom_blur(x: Pixels, random: np.random.Generator, end: float) -> Pixels:
+    zooms = [zoomed(x, factor) for factor in np.arange(1, end, 0.01)]
     return (x + np.sum(zooms, axis=0)) / (1 + len(zooms))
 
 
-def _zoomed(x: _Pixels, factor: float) -> _Pixels:
+def zoomed(x: Pixels, factor: float) -> Pixels:
     """Enlarges the centre of an image to the size of the image."""
     part = _centre(x, math.ceil(x.shape[0] / factor), math.ceil(x.shape[1] / factor))
     return _centre(zoom(part, (factor, factor, 1)[: x.ndim], order=1), *x.shape[:2])
 
 
-def _centre(x: _Pixels, height: int, width: int) -> _Pixels:
+def _centre(x: Pixels, height: int, width: int) -> Pixels:
     top, left = (x.shape[0] - height) // 2, (x.shape[1] - width) // 2
     return x[top : top + height, left : left + width]
 
 
 def _snow(
-    x: _Pixels,
+    x: Pixels,
     random: np.random.Generator,
     mean: float,
     deviation: float,
@@ -200,16 +201,26 @@ def _snow(
     radius: int,
     sigma: float,
     weight: float,
-) -> _Pixels:
-    flakes = _zoomed(random.normal(mean, deviation, x.shape[:2]), factor)
-    flakes = _truncated(np.where(flakes < threshold, 0, flakes)) / 255
-    flakes = _moved(flakes, radius, sigma, random.uniform(-135, -45))[..., None]
-    gray = x @ (0.299, 0.587, 0.114)
-    whitened = weight * x + (1 - weight) * np.maximum(x, 1.5 * gray[..., None] + 0.5)
-    return whitened + flakes + np.rot90(flakes, 2)
+) -> Pixels:
+    flakes = snowflakes(x, random, mean, deviation, factor, threshold)
+    return snowed(x, moved(flakes, radius, sigma, random.uniform(-135, -45)), weight)
 
 
-def _frost(x: _Pixels, random: np.random.Generator, weight: float, frost_weight: float, scale: float) -> _Pixels:
+def snowflakes(
+    x: Pixels, random: np.random.Generator, mean: float, deviation: float, factor: float, threshold: float
+) -> Pixels:
+    """Draws flakes ``[H, W]``, of the size of the image ``x``."""
+    flakes = zoomed(random.normal(mean, deviation, x.shape[:2]), factor)
+    return truncated(np.where(flakes < threshold, 0, flakes)) / 255
+
+
+def snowed(x: Pixels, flakes: Pixels, weight: float) -> Pixels:
+    """Whitens an image, by ``1 - weight``, and adds flakes ``[H, W]`` twice."""
+    gray, flakes = (x @ (0.299, 0.587, 0.114))[..., None], flakes[..., None]
+    return weight * x + (1 - weight) * np.maximum(x, 1.5 * gray + 0.5) + flakes + np.rot90(flakes, 2)
+
+
+def _frost(x: Pixels, random: np.random.Generator, weight: float, frost_weight: float, scale: float) -> Pixels:
     photographs = _frost_photographs(scale, *x.shape[:2])
     photograph = photographs[random.integers(len(photographs))]
     top, left = random.integers(np.subtract(photograph.shape[:2], x.shape[:2]))
@@ -228,13 +239,13 @@ def _frost_photographs(scale: float, height: int, width: int) -> list[NDArray[An
     return photographs
 
 
-def _fog(x: _Pixels, random: np.random.Generator, amount: float, decay: float) -> _Pixels:
+def _fog(x: Pixels, random: np.random.Generator, amount: float, decay: float) -> Pixels:
     height, width = x.shape[:2]
     clouds = _plasma_fractal(2 ** math.ceil(math.log2(max(height, width))), decay, random)[:height, :width, None]
     return (x + amount * clouds) * x.max() / (x.max() + amount)
 
 
-def _plasma_fractal(side: int, decay: float, random: np.random.Generator) -> _Pixels:
+def _plasma_fractal(side: int, decay: float, random: np.random.Generator) -> Pixels:
     """Draws heights ``[side, side]`` in [0, 1], on a torus: the diamond-square algorithm; the side is a power of 2."""
     heights, wibble, step = np.zeros((side, side)), 100.0, side
     while step > 1:
@@ -251,18 +262,23 @@ def _plasma_fractal(side: int, decay: float, random: np.random.Generator) -> _Pi
     return heights / heights.max()
 
 
-def _brightness(x: _Pixels, random: np.random.Generator, amount: float) -> _Pixels:
-    value = x.max(axis=2, keepdims=True)  # V of HSV, in which the three channels are linear
-    brighter = np.minimum(value + amount, 1)
-    return np.where(value > 0, x * brighter / np.where(value > 0, value, 1), brighter)
+def _brightness(x: Pixels, random: np.random.Generator, amount: float) -> Pixels:
+    return brighter(x, amount)
 
 
-def _contrast(x: _Pixels, random: np.random.Generator, factor: float) -> _Pixels:
+def brighter(x: Pixels, amount: float) -> Pixels:
+    """Adds to V of HSV, in which the three channels are linear."""
+    value = x.max(axis=2, keepdims=True)
+    changed = (value + amount).clip(0, 1)
+    return np.where(value > 0, x * changed / np.where(value > 0, value, 1), changed)
+
+
+def _contrast(x: Pixels, random: np.random.Generator, factor: float) -> Pixels:
     mean = x.mean(axis=(0, 1))
     return (x - mean) * factor + mean
 
 
-def _elastic_transform(x: _Pixels, random: np.random.Generator, alpha: float, sigma: float, affine: float) -> _Pixels:
+def _elastic_transform(x: Pixels, random: np.random.Generator, alpha: float, sigma: float, affine: float) -> Pixels:
     """Moves three points by up to ``affine``, then each pixel by smooth noise; all in shares of the shorter side."""
     height, width = x.shape[:2]
     side = min(height, width)
@@ -279,19 +295,19 @@ def _elastic_transform(x: _Pixels, random: np.random.Generator, alpha: float, si
     return np.stack([map_coordinates(x[..., channel], at, order=1, mode="reflect") for channel in range(3)], axis=-1)
 
 
-def _pixelate(x: _Pixels, random: np.random.Generator, share: float) -> _Pixels:
+def _pixelate(x: Pixels, random: np.random.Generator, share: float) -> Pixels:
     height, width = x.shape[:2]
-    small = Image.fromarray(_truncated(x)).resize((int(width * share), int(height * share)), Image.Resampling.BOX)
+    small = Image.fromarray(truncated(x)).resize((int(width * share), int(height * share)), Image.Resampling.BOX)
     return np.asarray(small.resize((width, height), Image.Resampling.BOX)) / 255
 
 
-def _jpeg_compression(x: _Pixels, random: np.random.Generator, quality: int) -> _Pixels:
+def _jpeg_compression(x: Pixels, random: np.random.Generator, quality: int) -> Pixels:
     file = BytesIO()
-    Image.fromarray(_truncated(x)).save(file, "JPEG", quality=quality)
+    Image.fromarray(truncated(x)).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file)) / 255
 
 
-_FUNCTIONS: Mapping[str, Callable[..., _Pixels]] = {
+_FUNCTIONS: Mapping[str, Callable[..., Pixels]] = {
     "gaussian_noise": _gaussian_noise,
     "shot_noise": _shot_noise,
     "impulse_noise": _impulse_noise,

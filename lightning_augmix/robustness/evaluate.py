@@ -11,23 +11,21 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 import torchvision
-from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
-from torchmetrics import Metric
+from torch.utils.data import Dataset, Subset
 from torchvision.datasets import DatasetFolder
 
 from lightning_augmix import __version__
 from lightning_augmix._checks import integer, string
 from lightning_augmix.operations import AugmentationSet, resolve_operations
-from lightning_augmix.robustness.classes import as_class, classes_of, renumbered
+from lightning_augmix.robustness.classes import classes_of, renumbered, stratified_part
+from lightning_augmix.robustness.measure import BINS, Errors, Flips, like_the_model
 from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions
 from lightning_augmix.robustness.report import Calibration, RobustnessReport
+from lightning_augmix.robustness.sequences import PerturbedData, open_perturbations
 
 __all__ = ["evaluate_robustness", "name_of"]
-
-_BINS = 15
 
 
 def evaluate_robustness(
@@ -43,6 +41,8 @@ def evaluate_robustness(
     name: str | None = None,
     data_name: str | None = None,
     augmentation_set: AugmentationSet | None = None,
+    sequences: str | Path | PerturbedData | None = None,
+    limit: int | None = None,
 ) -> RobustnessReport:
     """Measures a classifier's error and calibration on clean and on corrupted test images.
 
@@ -68,6 +68,10 @@ def evaluate_robustness(
             dataset's class and, for folders, where they are: name datasets whose class does not tell what they are.
         augmentation_set: AugMix's operations in training, as for ``AugMixCallback``: the report marks the corruptions
             that resemble one of them.
+        sequences: Sequences of perturbed test images, for the rate of flips: a folder in the format of CIFAR-10-P or
+            ImageNet-P, or the result of ``compute_perturbations``; ``None`` for none.
+        limit: Number of images to measure on, at least 1: a part with the classes in proportion, the same in every set,
+            which the report says; ``None`` for all.
 
     Returns:
         The report, the same on every rank.
@@ -91,21 +95,36 @@ def evaluate_robustness(
     data_name = name_of(clean) if data_name is None else string("data_name", data_name)
     batch_size = integer("batch_size", batch_size, at_least=1)
     num_workers = integer("num_workers", num_workers, at_least=0)
+    if limit is not None:
+        limit = integer("limit", limit, at_least=1, remedy="leave it out for all images")
     if trainer is None:
         trainer = pl.Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
     _check_trainer(trainer)
     operations = tuple(op.name for op in resolve_operations(augmentation_set)) if augmentation_set else ()
     data = corrupted if isinstance(corrupted, CorruptedData) else open_corruptions(corrupted)
+    perturbed = open_perturbations(sequences) if isinstance(sequences, str | Path) else sequences
+    if not isinstance(perturbed, PerturbedData | None):
+        raise TypeError(
+            "Expected argument `sequences` to be a folder or what compute_perturbations returns; got "
+            f"{type(sequences).__name__}."
+        )
     sets: list[Any] = [clean]
     sets += [data.dataset(corruption, severity, transform) for corruption in corruptions for severity in SEVERITIES]
     _check_inputs(sets)
     numbers = _numbers_of_model(sets)
+    whole, flipping = len(sets[0]), _flipping(perturbed, transform, sets[0])
+    if limit is not None:
+        sets, flipping = _parts(sets, numbers, flipping, limit)
     # A copy, because a Trainer changes modes, dtypes and devices. The module's own Trainer stays out of it.
     own_trainer = getattr(model, "_trainer", None)
     copied = copy.deepcopy(model, {id(own_trainer): own_trainer}).eval()
-    evaluation = _Evaluation(copied, _count_classes(copied, clean), sets, numbers, batch_size, num_workers)
+    evaluation = Errors(copied, _count_classes(copied, clean), sets, numbers, batch_size, num_workers)
     trainer.test(evaluation, verbose=False)
     found = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    flip_rates: dict[str, float] = {}
+    if perturbed is not None:
+        trainer.test(Flips(copied, flipping, perturbed.noises, batch_size, num_workers), verbose=False)
+        flip_rates = {name: trainer.callback_metrics[f"flips/{i}"].item() for i, name in enumerate(flipping)}
     errors = [found[f"wrong/{number}"] / len(images) for number, images in enumerate(sets)]
     each = len(SEVERITIES)
     return RobustnessReport(
@@ -126,6 +145,44 @@ def evaluate_robustness(
             **data.versions,
         },
         digest=data.digest,
+        part_of=whole if len(sets[0]) < whole else None,
+        flip_rates=flip_rates,
+        sequences=None if perturbed is None else perturbed.source,
+    )
+
+
+def _flipping(data: PerturbedData | None, transform: Callable[[Image.Image], Any], clean: Any) -> dict[str, Any]:
+    """The sequences of each perturbation, of inputs that look like the clean ones."""
+    if data is None:
+        return {}
+    sets: dict[str, Any] = {name: data.dataset(name, transform) for name in data.perturbations}
+    expected = torch.as_tensor(clean[0][0])
+    for name, images in sets.items():
+        found = images[0]
+        if found.shape[1:] != expected.shape or found.dtype != expected.dtype:
+            raise ValueError(
+                f"Expected the frames of {name} to be inputs like the clean ones, {list(expected.shape)} of "
+                f"{expected.dtype}; got {list(found.shape[1:])} of {found.dtype}."
+            )
+    return sets
+
+
+def _parts(
+    sets: Sequence[Any], numbers: Sequence[Mapping[int, int] | None], flipping: Mapping[str, Any], limit: int
+) -> tuple[list[Any], dict[str, Any]]:
+    """The same part of each set; one that does not list its classes has those of a set of as many images."""
+    targets = [classes_of(images).targets for images in sets]
+    targets = [
+        found if found is None or renumber is None else np.array([renumber[number] for number in found.tolist()])
+        for found, renumber in zip(targets, numbers, strict=True)
+    ]
+    of_length = {len(found): found for found in reversed(targets) if found is not None}
+    return (
+        [
+            stratified_part(images, limit, of_length.get(len(images)) if found is None else found)
+            for images, found in zip(sets, targets, strict=True)
+        ],
+        {name: stratified_part(images, limit, of_length.get(len(images))) for name, images in flipping.items()},
     )
 
 
@@ -171,14 +228,6 @@ def _check_trainer(trainer: Any) -> None:
         )
 
 
-def _like_the_model(model: nn.Module, inputs: Any) -> Tensor:
-    """Inputs on the model's device and, if they are real numbers, of its dtype."""
-    parameters = (each for each in model.parameters() if each.is_floating_point())
-    like = next(parameters, torch.empty(0))
-    tensor = torch.as_tensor(inputs)
-    return tensor.to(like if tensor.is_floating_point() else like.device)
-
-
 def _check_inputs(sets: Sequence[Any]) -> None:
     """Rejects clean and corrupted inputs that do not look alike: in a batch, their dtypes would be promoted."""
     inputs = [images[0][0] for images in sets]
@@ -210,135 +259,16 @@ def _numbers_of_model(sets: Sequence[Any]) -> list[Mapping[int, int] | None]:
 
 def _count_classes(model: nn.Module, clean: Any) -> int:
     with torch.no_grad():
-        logits = model(_like_the_model(model, clean[0][0])[None])
+        logits = model(like_the_model(model, clean[0][0])[None])
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         given = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"Expected argument `model` to return logits [N, K]; for one image it returned {given}.")
     return logits.shape[1]
 
 
-class _Reliability(Metric):
-    """Sums of images, confidences and correct predictions in bins of confidence.
-
-    The sums are integers, with 2²⁴ for a confidence of 1: exact for any number of images, in any order, on any device.
-    torchmetrics' calibration error sums in float32: it is off by 0.001 for 1 million images and by 0.02 for 4 million.
-    """
-
-    sums: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("sums", torch.zeros(3, _BINS, dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, confidences: Tensor, right: Tensor) -> None:
-        bins = (confidences * _BINS).long().clamp(max=_BINS - 1)
-        values = torch.stack([torch.ones_like(bins), (confidences * _ONE).round().long(), right.long()])
-        # Not in place: spawned processes share the memory of the first state.
-        self.sums = self.sums.scatter_add(1, bins.expand(3, -1), values)
-
-    def compute(self) -> Tensor:
-        return self.sums
-
-
-_ONE = 2**24
-
-
-class _WrongAnswers(Metric):
-    """Counts wrong predictions on each of several sets of images."""
-
-    counts: Tensor
-
-    def __init__(self, sets: int) -> None:
-        super().__init__()
-        self.add_state("counts", torch.zeros(sets, dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, answers: Tensor, targets: Tensor, numbers: Tensor) -> None:
-        # Not in place: spawned processes share the memory of the first state.
-        self.counts = self.counts + torch.bincount(numbers[answers != targets], minlength=len(self.counts))
-
-    def compute(self) -> Tensor:
-        return self.counts
-
-
-class _Numbered(Dataset[Any]):
-    """One of several sets of images; each sample carries the number of its set."""
-
-    def __init__(self, images: Any, number: int, classes: Mapping[int, int] | None, num_classes: int) -> None:
-        self.images, self.number, self.classes, self.num_classes = images, number, classes, num_classes
-
-    def __getitem__(self, index: int) -> tuple[Any, int, int]:
-        inputs, target = self.images[index]
-        own = as_class(target)
-        found = own if self.classes is None else self.classes[own]
-        if not 0 <= found < self.num_classes:
-            raise ValueError(
-                f"Expected the classes of the images to be from 0 to {self.num_classes - 1}, one for each of the "
-                f"model's logits; got {found}: these are not the model's images."
-            )
-        return inputs, found, self.number
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-class _Evaluation(pl.LightningModule):
-    """Counts wrong predictions on each of several sets, the first of them clean, and measures calibration."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        num_classes: int,
-        sets: Sequence[Any],
-        numbers: Sequence[Mapping[int, int] | None],
-        batch_size: int,
-        num_workers: int,
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self._data: ConcatDataset[Any] = ConcatDataset(
-            [
-                _Numbered(images, number, classes, num_classes)
-                for number, (images, classes) in enumerate(zip(sets, numbers, strict=True))
-            ]
-        )
-        self._batch_size, self._num_workers = batch_size, num_workers
-        self.wrong = _WrongAnswers(len(sets))
-        self.reliability = nn.ModuleDict({"clean": _Reliability(), "corrupted": _Reliability()})
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        # The usual sampler repeats some images, so that all ranks have equally many.
-        sampler = UnrepeatedDistributedSampler(
-            self._data, self.trainer.world_size, self.trainer.global_rank, shuffle=False
-        )
-        return DataLoader(self._data, self._batch_size, num_workers=self._num_workers, sampler=sampler)
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        inputs, targets, numbers = batch
-        probabilities = self.model(_like_the_model(self.model, inputs)).float().softmax(dim=1)
-        if not probabilities.isfinite().all():
-            raise ValueError("Expected argument `model` to return finite logits; got NaN or infinity for some images.")
-        confidences, answers = probabilities.max(dim=1)
-        self.wrong.update(answers, targets, numbers)
-        for name, chosen in (("clean", numbers == 0), ("corrupted", numbers > 0)):
-            reliability: Any = self.reliability[name]
-            reliability.update(confidences[chosen], (answers == targets)[chosen])
-
-    def on_test_epoch_end(self) -> None:
-        found = {f"wrong/{number}": count for number, count in enumerate(self.wrong.compute().tolist())}
-        for name, metric in self.reliability.items():
-            reliability: Any = metric
-            counts, confidences, right = reliability.compute().cpu().double()
-            rows = {"count": counts, "confidence": confidences / _ONE / counts, "accuracy": right / counts}
-            for label, row in rows.items():
-                found |= {f"{name}/{label}/{number}": value for number, value in enumerate(row.nan_to_num().tolist())}
-        # Logged, because strategies that spawn processes keep the module in them. (They hang if the logged values
-        # exceed the 64 KiB of a pipe, as they would with one loader per set.)
-        self.log_dict({key: float(value) for key, value in found.items()})
-
-
 def _calibration(found: dict[str, float], name: str) -> Calibration:
     counts, confidences, accuracies = (
-        [found[f"{name}/{label}/{number}"] for number in range(_BINS)] for label in ("count", "confidence", "accuracy")
+        [found[f"{name}/{label}/{number}"] for number in range(BINS)] for label in ("count", "confidence", "accuracy")
     )
     distances = [abs(confidence - accuracy) for confidence, accuracy in zip(confidences, accuracies, strict=True)]
     total = sum(counts)

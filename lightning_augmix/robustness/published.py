@@ -30,6 +30,7 @@ __all__ = [
     "STRENGTHS",
     "CorruptedData",
     "digest_path",
+    "load_array",
     "open_corruptions",
     "read_origin",
     "write_digest",
@@ -234,7 +235,7 @@ class _Arrays(CorruptedData):
             self.versions = {"imagecorruptions-imaug": origin["imagecorruptions-imaug"]}
             self.digest = origin["images"][:16]  # enough to tell images apart, and short in messages
         self._verified: set[str] = set()
-        self.labels = _load(folder / "labels.npy")
+        self.labels = load_array(folder / "labels.npy")
         if not _are_five_times_the_same(self.labels):
             raise ValueError(
                 f"Expected {folder / 'labels.npy'} to hold the classes of N images, five times over, [5 · N]; got "
@@ -243,7 +244,7 @@ class _Arrays(CorruptedData):
 
     def _opened(self, corruption: str, severity: int, transform: _Transform) -> Dataset[Any]:
         path = self.folder / f"{corruption}.npy"
-        images = _load(path)
+        images = load_array(path)
         if self.source == "computed" and corruption not in self._verified:
             _verify(path)
             self._verified.add(corruption)
@@ -268,7 +269,7 @@ def _are_five_times_the_same(labels: NDArray[Any]) -> bool:
 class _ArrayImages(Dataset[Any]):
     def __init__(self, path: Path, start: int, labels: list[int], transform: _Transform) -> None:
         self.path, self.start, self.labels, self.transform = path, start, labels, transform
-        self.images = _load(path)[start : start + len(labels)]
+        self.images = load_array(path)[start : start + len(labels)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickling a mapped array copies its content; a spawned process maps the file itself.
@@ -281,11 +282,19 @@ class _ArrayImages(Dataset[Any]):
         return len(self.images)
 
 
-def _load(path: Path) -> NDArray[Any]:
+def load_array(path: Path) -> NDArray[Any]:
+    """Maps a file of an array, which is data alone.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: If it is missing or damaged.
+    """
     try:
         array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
-        raise ValueError(f"The corrupted test set lacks {path}.") from None
+        raise ValueError(f"The test set lacks {path}.") from None
     except Exception as error:  # for a damaged header NumPy raises many kinds, such as tokenize.TokenError
         raise ValueError(
             f"{path} is truncated or not an array ({error}): delete it, and fetch or compute it again."

@@ -121,6 +121,10 @@ class RobustnessReport:
         versions: Versions of the libraries that measured, and of the one that computed the corruptions.
         digest: Digest of the clean images before corruption, and of their classes, by which they are compared; ``None``
             where it is not known.
+        part_of: Number of images of which those measured are a part; ``None`` if all were measured.
+        flip_rates: For each perturbation, how often the prediction changes from frame to frame of a sequence (from the
+            first frame, if it is a noise), in [0, 1]: the flip probability of ImageNet-P and CIFAR-10-P.
+        sequences: Where the sequences come from; ``None`` if there were none.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -139,11 +143,14 @@ class RobustnessReport:
     seed: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
+    part_of: int | None = None
+    flip_rates: Mapping[str, float] = field(default_factory=dict)
+    sequences: str | None = None
 
     def __post_init__(self) -> None:
         string("name", self.name)
         number("clean_error", self.clean_error, at_least=0, at_most=1)
-        for name in ("errors", "versions"):
+        for name in ("errors", "versions", "flip_rates"):
             if not isinstance(getattr(self, name), Mapping):
                 raise TypeError(f"Expected argument `{name}` to be a mapping; got {getattr(self, name)!r}.")
         if not self.errors or not self.errors.keys() <= ALEXNET_ERRORS.keys():
@@ -157,11 +164,15 @@ class RobustnessReport:
                 raise TypeError(f"Expected argument `{name}` to be a Calibration; got {getattr(self, name)!r}.")
         for operation in _listed("operations", self.operations):
             string("operations", operation)
-        for name in ("data", "source", "strengths", "digest"):
+        for name in ("data", "source", "strengths", "digest", "sequences"):
             if getattr(self, name) is not None:
                 string(name, getattr(self, name))
         if self.seed is not None:
             integer("seed", self.seed, at_least=0)
+        if self.part_of is not None:
+            integer("part_of", self.part_of, at_least=self.images)
+        for name, rate in self.flip_rates.items():
+            number(f"flip_rates[{name!r}]", rate, at_least=0, at_most=1)
         for name, version in self.versions.items():
             string(f"versions[{name!r}]", version)
 
@@ -173,11 +184,14 @@ class RobustnessReport:
     @property
     def measured_on(self) -> str:
         """The data, the number of images, and where the corruptions come from, in words."""
-        text = f"{self.images} images of {self.data or 'unknown data'}"
+        images = f"{self.images} images" if self.part_of is None else f"{self.images} of the {self.part_of} images"
+        text = f"{images} of {self.data or 'unknown data'}{'' if self.part_of is None else ', stratified'}"
         if self.source == "computed":
             text += f"; corruptions computed at {self.strengths}'s strengths, seed {self.seed}"
         elif self.source is not None:
             text += f"; corruptions from {self.source}"
+        if self.sequences is not None:
+            text += f"; sequences {'' if self.sequences.startswith('computed') else 'from '}{self.sequences}"
         return printable(text)
 
     @property
@@ -192,6 +206,11 @@ class RobustnessReport:
         It tells short trainings apart, in which every error is near the clean one.
         """
         return self.mean_corruption_error - self.clean_error
+
+    @property
+    def mean_flip_rate(self) -> float:
+        """The unweighted mean of :attr:`flip_rates`, as published for CIFAR-10-P; NaN if there are none."""
+        return fmean(self.flip_rates.values()) if self.flip_rates else math.nan
 
     @property
     def normalized_corruption_error(self) -> float:
@@ -274,8 +293,8 @@ class RobustnessReport:
 
         return plot_errors([self])
 
-    def _rows(self) -> tuple[list[list[str]], list[list[str]]]:
-        """The cells of the table: corruptions, and what sums them up."""
+    def _rows(self) -> list[list[list[str]]]:
+        """The cells of the table: corruptions, what sums them up, and flips."""
 
         def row(label: str, value: float, *severities: float) -> list[str]:
             cells = [f"{100 * error:.1f}" for error in severities] or [""] * 5
@@ -291,7 +310,9 @@ class RobustnessReport:
         for label, calibration in (("clean", self.clean), ("corrupted", self.corrupted)):
             sums.append(row(f"RMS calibration error, {label}", calibration.rms_error))
             sums.append(row(f"expected calibration error, {label}", calibration.expected_error))
-        return [row(f"{k} *" if k in overlapping else k, fmean(v), *v) for k, v in self.errors.items()], sums
+        corruptions = [row(f"{k} *" if k in overlapping else k, fmean(v), *v) for k, v in self.errors.items()]
+        flips = [row(f"flips, {name}", rate) for name, rate in self.flip_rates.items()]
+        return [corruptions, sums, [*flips, row("mean flip rate", self.mean_flip_rate)] if flips else []]
 
     def _notes(self) -> list[str]:
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
@@ -334,6 +355,7 @@ class RobustnessReport:
         bodies = (
             "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
             for rows in self._rows()
+            if rows
         )
         body = "".join(f"<tbody>{rows}</tbody>" for rows in bodies)
         notes = "".join(f"<p>{escape(note)}</p>" for note in self._notes())
@@ -351,7 +373,8 @@ def check_comparable(reports: Sequence[RobustnessReport]) -> None:
     """Checks that reports measured the same: corruptions, their source, strengths and seed, data and clean images.
 
     The version of the library that computed the corruptions has to be the same, too; other versions may differ. What
-    older reports lack is not compared: the source, that version and the digest of the clean images.
+    older reports lack is not compared: the source, that version and the digest of the clean images; nor are sequences
+    with none.
 
     Args:
         reports: One or more reports.
@@ -375,7 +398,9 @@ def _facts(report: RobustnessReport) -> dict[str, Any]:
     library = "imagecorruptions-imaug"
     later = {
         "digest of clean images": report.digest,
+        "part_of": report.part_of,
         "source": report.source,
+        "sequences": report.sequences,
         library: report.versions.get(library),
     }
     return facts | {name: value for name, value in later.items() if value is not None}

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from test_data import write_parts
 from test_published import write_cifar_c
+from test_sequences import write_cifar_p
 
 from commands_fixture import QUICK, QUIET, fixture_of, train_in
 from lightning_augmix import RobustnessReport
@@ -99,6 +100,36 @@ def test_a_report_is_named_for_the_folder_of_its_run(command, checkpoints, tmp_p
     assert [path.name for path in (tmp_path / "out").glob(".*")] == [".hydra-evaluate"]  # .hydra is of trainings
 
 
+def test_a_part_and_sequences_of_published_files(command, checkpoints, tmp_path):
+    write_cifar_c(tmp_path / "c")
+    write_cifar_p(tmp_path / "p")
+    both = ",".join(map(str, checkpoints))
+    printed = command(
+        f"ckpt_path=[{both}]", "names=[a-seed0,a-seed1]", "corruptions=c", "sequences=p", "limit=30", *QUICK
+    )
+    reports = [RobustnessReport.load(files(tmp_path) / f"a-seed{seed}.json") for seed in (0, 1)]
+    assert [(report.images, report.part_of) for report in reports] == [(30, 360)] * 2
+    table = printed.split("Error, flips and RMS calibration error in %")[1]
+    assert table.split("flips")[0].count("corrupted") == 2
+    rates = [report.mean_flip_rate for report in reports]
+    assert f"{100 * fmean(rates):.2f} ± {100 * stdev(rates):.2f}" in table
+    assert "30 of the 360 images of digits, stratified; corruptions from c (CIFAR-10-C's format); sequences from p" in (
+        " ".join(printed.split())
+    )
+
+
+@pytest.mark.slow
+def test_a_part_and_sequences_that_are_computed(command, checkpoints, tmp_path):
+    command(f"ckpt_path={checkpoints[0]}", "sequences=computed", "limit=30", "seed=3", "processes=1", *QUICK)
+    corrupted = tmp_path / "data" / "corrupted" / "digits-limit-30"
+    assert np.load(corrupted / "fog.npy").shape == (5 * 30, 8, 8)
+    labels = np.load(corrupted / "labels.npy")[:30]
+    assert np.bincount(labels).tolist() == [3] * 10
+    report = RobustnessReport.load(files(tmp_path) / "standard.json")
+    assert (report.images, report.part_of, len(report.flip_rates)) == (30, 360, 10)
+    assert report.sequences == "computed at CIFAR-10-P's strengths, seed 3"
+
+
 @pytest.mark.slow
 def test_several_checkpoints_on_computed_corruptions(command, checkpoints, tmp_path):
     both = ",".join(map(str, checkpoints))
@@ -175,6 +206,12 @@ def test_an_interrupt_keeps_what_was_computed_and_nothing_in_parts(checkpoints, 
         (["ckpt_path={checkpoint}", "strengths=weak"], "`strengths` to be 'auto', 'cifar', .*; got 'weak'"),
         (["ckpt_path={checkpoint}", "seed=x"], "`seed` to be an integer, at least 0; got 'x'"),
         (["ckpt_path={checkpoint}", "processes=0"], "`processes` to be an integer, at least 1; got 0"),
+        (["ckpt_path={checkpoint}", "limit=0"], "`limit` to be an integer, at least 1; got 0"),
+        (["ckpt_path={checkpoint}", "sequences=3"], "Expected sequences to be a folder; got 3"),
+        (
+            ["ckpt_path={checkpoint}", "corruptions=c", "sequences=nowhere"],
+            "CIFAR-10-P's .*nowhere is not a folder",
+        ),
         (["ckpt_path=3"], "Expected ckpt_path to be a checkpoint file"),
         (["ckpt_path={checkpoint}", "data.batch_size=0"], "batch_size"),
         (["ckpt_path={checkpoint}", "batch_sise=3"], "batch_sise"),

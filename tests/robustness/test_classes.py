@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
-from lightning_augmix import evaluate_robustness
+from lightning_augmix import RobustnessReport, compute_perturbations, evaluate_robustness
 from lightning_augmix.robustness.classes import as_class, classes_of
 from robustness_fixture import TO_TENSOR, ByColor, Clean, trainer
 
@@ -202,3 +202,58 @@ def test_a_model_of_whole_numbers_gets_them(tmp_path):
 
     report = report_of(tmp_path, ImageFolder(folder, levels), OfLevels(), transform=levels)
     assert report.clean_error == 0
+
+
+def in_proportion(labels, count):
+    """The positions by hand: the images in the order of their classes, cut into equal parts, the middle of each."""
+    by_class = [position for label in sorted(set(labels)) for position, each in enumerate(labels) if each == label]
+    return sorted(by_class[int((number + 0.5) * len(labels) / count)] for number in range(count))
+
+
+def limited(tmp_path, clean, corrupted, limit, **settings):
+    quiet = {"corruptions": ["fog"], "trainer": trainer(tmp_path)}
+    return evaluate_robustness(ByColor(), clean, corrupted, TO_TENSOR, limit=limit, **quiet, **settings)
+
+
+@pytest.mark.parametrize("lists_classes", [True, False])
+def test_a_limit_takes_the_same_part_of_each_set_with_the_classes_in_proportion(lists_classes, tmp_path):
+    images, labels = write_cifar_c(tmp_path, count=11, corruptions=["fog"])
+    clean = Clean(11)
+    if lists_classes:
+        clean.targets = [index % 3 for index in range(11)]
+    chosen = in_proportion([index % 3 for index in range(11)], 6)
+    assert [number % 3 for number in chosen].count(0) == 2
+    report = limited(tmp_path, clean, tmp_path, 6)
+    answers = [each[chosen].mean((1, 2)).argmax(1) for each in (clean.images, *np.split(images["fog"], 5))]
+    wrong = [float((answer != labels[chosen]).mean()) for answer in answers]
+    assert report.clean_error == pytest.approx(wrong[0])
+    assert report.errors["fog"] == pytest.approx(tuple(wrong[1:]))
+    assert (report.images, report.part_of) == (6, 11)
+    assert "Measured on 6 of the 11 images of Clean, stratified;" in " ".join(str(report).split())
+    report.save(tmp_path / "report.json")
+    assert RobustnessReport.load(tmp_path / "report.json") == report
+
+
+def test_a_limit_takes_the_same_images_of_folders_that_number_their_classes_otherwise(tmp_path):
+    several = {"10": [0, 1, 0, 2, 0, 1], "9": [1, 0, 1], "2": [2, 2, 1, 0, 1, 2, 0]}
+    folder = write_both(tmp_path, several, several)
+    for limit in (2, 5, 9, 16):
+        report = limited(tmp_path, ByNumber(folder, TO_TENSOR), tmp_path / "c", limit)
+        assert report.errors["fog"] == (report.clean_error,) * 5  # images without a change
+        assert report.part_of == (16 if limit < 16 else None)
+
+
+def test_a_limit_takes_parts_of_sequences(tmp_path):
+    write_cifar_c(tmp_path, count=6, corruptions=["fog"])
+    perturbed = compute_perturbations([(image, 0) for image in Clean(6).images], ["gaussian_noise"])
+    part = limited(tmp_path, Clean(6), tmp_path, 2, sequences=perturbed)
+    alone = [perturbed.dataset("gaussian_noise", TO_TENSOR)[number] for number in in_proportion([0, 1, 2] * 2, 2)]
+    answers = np.array([sequence.mean((2, 3)).argmax(1).tolist() for sequence in alone])
+    assert part.flip_rates["gaussian_noise"] == pytest.approx((answers[:, 1:] != answers[:, :1]).mean())
+
+
+@pytest.mark.parametrize(("limit", "kind"), [(0, ValueError), (1.5, TypeError), (True, TypeError)])
+def test_a_limit_is_a_number_of_images(limit, kind, tmp_path):
+    write_cifar_c(tmp_path, corruptions=["fog"])
+    with pytest.raises(kind, match="`limit` to be an integer, at least 1"):
+        limited(tmp_path, Clean(4), tmp_path, limit)

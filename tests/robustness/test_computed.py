@@ -160,7 +160,7 @@ class Mixed(Images):
     [
         (Images(), ["blur"], r"`corruptions` to be of: gaussian_noise.*got \['blur'\]"),
         (Images(0), ["fog"], "`data` to have images; got none"),
-        (Mixed(), ["fog"], r"all of one size; image 1 is RGB uint8 \[34, 40, 3\]"),
+        (Mixed(), ["fog"], r"of one size; image 1 is \[34, 40, 3\], image 0 \[33, 40, 3\]"),
         ([(Image.new("P", (40, 33)), 0)], ["fog"], r"image 0 is P uint8 \[33, 40\]"),
         ([(torch.rand(3, 32, 40), 0)], ["fog"], r"image 0 is float32 \[3, 32, 40\]: apply Resize"),
     ],

@@ -138,7 +138,7 @@ def test_glass_blur_blurs_before_and_after(strengths, side, severity):
 def test_motion_blur_is_a_line_with_one_side_of_a_gaussian(radius, sigma, angle):
     image = np.zeros((64, 64, 1))
     image[32, 32] = 1
-    blurred = corruptions._moved(image, radius, sigma, angle)[..., 0]
+    blurred = corruptions.moved(image, radius, sigma, angle)[..., 0]
     rows, columns = np.nonzero(blurred)
     weights = np.exp(-(np.arange(2 * radius + 1) ** 2) / (2 * sigma**2))
     sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
@@ -148,7 +148,7 @@ def test_motion_blur_is_a_line_with_one_side_of_a_gaussian(radius, sigma, angle)
     assert np.abs(across).max() <= 0.71
     mean = np.average(np.arange(len(weights)), weights=weights)
     assert along @ blurred[rows, columns] == pytest.approx(mean, abs=0.2)
-    np.testing.assert_allclose(corruptions._moved(np.full((20, 30, 3), 0.7), radius, sigma, angle), 0.7)
+    np.testing.assert_allclose(corruptions.moved(np.full((20, 30, 3), 0.7), radius, sigma, angle), 0.7)
 
 
 @every_set

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from torchvision.datasets import ImageFolder
 
 from lightning_augmix import __version__, evaluate_robustness
-from lightning_augmix.robustness import evaluate
+from lightning_augmix.robustness import evaluate, measure
 from lightning_augmix.robustness.published import CORRUPTIONS, open_corruptions, write_digest
 from robustness_fixture import TO_TENSOR, ByColor, Clean, trainer
 
@@ -252,7 +252,7 @@ def test_tensor_labels_of_a_clean_set_go_with_those_of_files(tmp_path):
 
 def test_bins_agree_with_torchmetrics():
     confidences, right = torch.rand(1000), torch.rand(1000) < 0.6
-    metric = evaluate._Reliability()
+    metric = measure._Reliability()
     metric.update(confidences, right)
     counts, sums, hits = metric.compute().double()
     found = {"r/count/%d": counts, "r/confidence/%d": sums / 2**24 / counts, "r/accuracy/%d": hits / counts}
