@@ -10,7 +10,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 from typing import Any, NoReturn
 
 import hydra
@@ -24,7 +23,7 @@ from lightning_augmix import __version__
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._extras import EXTRAS, require
 from lightning_augmix._text import printable
-from lightning_augmix.commands import runs
+from lightning_augmix.commands import runs, sweeps
 from lightning_augmix.commands.help import described, text_of
 from lightning_augmix.commands.schemas import register
 
@@ -44,8 +43,8 @@ _KNOWN_WARNINGS = (
 )
 
 
-# The commands whose context this process is in: at most two, around the application and around its job.
-_set_here: list[str] = []
+# Marks HYDRA_FULL_ERROR as set here, and not by the user: also for the processes of a launcher.
+_SET_HERE = "LIGHTNING_AUGMIX_READABLE_ERRORS"
 
 
 class UsageError(ValueError):
@@ -74,7 +73,8 @@ def hydra_command(command: str, config: str, job: Callable[[Any], Any]) -> Calla
 
     def main() -> None:
         register()
-        OmegaConf.register_new_resolver("new_folder", _new_folder, replace=True, use_cache=True)
+        OmegaConf.register_new_resolver("new_folder", sweeps.new_folder, replace=True, use_cache=True)
+        OmegaConf.register_new_resolver("sweep_folder", sweeps.sweep_folder, replace=True, use_cache=True)
         signal.signal(signal.SIGTERM, _terminate)
         arguments = sys.argv[1:]
         with readable_errors(command), _closed_pipes():
@@ -85,7 +85,7 @@ def hydra_command(command: str, config: str, job: Callable[[Any], Any]) -> Calla
                 read, _ = get_args_parser().parse_known_intermixed_args(arguments)
                 print(described(config, read.overrides, read.config_dir))
             else:
-                with runs.table_at_the_end():
+                with sweeps.table_at_the_end(), runs.release_at_the_end():
                     application()
 
     return main
@@ -108,18 +108,6 @@ def _check_keys(cfg: Any, config: str) -> None:
             close = difflib.get_close_matches(str(key), known, 1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise UsageError(f"There is no key {key!r}{hint}; the keys are {', '.join(known)}.")
-
-
-def _new_folder(path: str) -> str:
-    """Makes a folder that was not there: of this name, or with -2, -3 and so on after it."""
-    for number in count(1):
-        name = path if number == 1 else f"{path}-{number}"
-        try:
-            os.makedirs(name)
-        except FileExistsError:
-            continue
-        break
-    return name
 
 
 @contextmanager
@@ -147,22 +135,24 @@ def readable_errors(command: str) -> Iterator[None]:
     Raises:
         SystemExit: If a value cannot be used, a package of an extra is missing, or on an interrupt.
     """
-    if os.environ.get("HYDRA_FULL_ERROR", "0") == "1" and not _set_here:
+    is_inside = _SET_HERE in os.environ
+    if os.environ.get("HYDRA_FULL_ERROR", "0") == "1" and not is_inside:
         yield
         return
-    _set_here.append(command)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra re-raise exceptions instead of printing them
+    # Makes Hydra re-raise exceptions instead of printing them.
+    os.environ.update({"HYDRA_FULL_ERROR": "1", _SET_HERE: "1"})
     try:
         yield
     except KeyboardInterrupt as interrupt:
         is_terminated = isinstance(interrupt, Terminated)
-        print(f"{command}: {'terminated' if is_terminated else 'interrupted'}.", file=sys.stderr)
+        how = "terminated" if is_terminated else "interrupted"
+        print(f"{command}: {how}{sweeps.how_to_go_on()}.", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if is_terminated else signal.SIGINT))
     except Exception as error:
-        is_job_of_sweep = len(_set_here) > 1 and runs.is_sweep()
-        if isinstance(error, BrokenPipeError | runs.JobFailedError):
+        is_job_of_sweep = is_inside and sweeps.is_sweep()
+        if isinstance(error, BrokenPipeError | sweeps.JobFailedError):
             raise
-        if not _is_for_the_user(error):
+        if not _is_for_the_user(error) and (is_inside or not _is_hydras(error)):
             if not is_job_of_sweep:
                 raise
             traceback.print_exc()
@@ -173,17 +163,15 @@ def readable_errors(command: str) -> Iterator[None]:
         # Hydra goes on with the next job, and raises this again in the end.
         print(message, file=sys.stderr)
         runs.record(error=_message(error))
-        raise runs.JobFailedError from error
+        raise sweeps.JobFailedError from error
     finally:
-        _set_here.pop()
-        if not _set_here:
-            del os.environ["HYDRA_FULL_ERROR"]
+        if not is_inside:
+            for name in ("HYDRA_FULL_ERROR", _SET_HERE):
+                del os.environ[name]
 
 
 def _is_for_the_user(error: Exception) -> bool:
     kinds = (HydraException, OmegaConfBaseException, UsageError, PlacementError, OSError, ImportError)
-    if len(_set_here) == 1 and isinstance(error, ValueError) and _is_hydras(error):
-        return True
     is_full_disk = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
     return is_full_disk or isinstance(error, kinds) or _is_misconfiguration(error)
 
@@ -195,7 +183,9 @@ def _is_misconfiguration(error: BaseException) -> bool:
 
 
 def _is_hydras(error: Exception) -> bool:
-    """Whether Hydra itself raised it, for instance for ``data=null``."""
+    """Whether it is a ValueError that Hydra itself raised, for instance for ``data=null``."""
+    if not isinstance(error, ValueError):
+        return False
     frames = list(traceback.walk_tb(error.__traceback__))
     return str(frames[-1][0].f_globals.get("__name__")).startswith("hydra.")
 

@@ -1,7 +1,7 @@
-"""The runs of ``augmix-train``: each has a folder of its own, with a record; a table of them ends a sweep."""
+"""The runs of ``augmix-train``: each has a folder of its own, with a record."""
 
 import json
-import re
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,7 +10,6 @@ from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,18 +20,13 @@ except ImportError:  # Windows
 
 from lightning_augmix._files import whole_file
 from lightning_augmix._text import printable
+from lightning_augmix.commands import sweeps
 
-__all__ = ["JobFailedError", "Runs", "is_sweep", "record", "table_at_the_end", "used_by_another"]
+__all__ = ["Runs", "finished", "record", "release_at_the_end", "resumed", "used_by_another"]
 
 # What tells that a folder is that of a run.
 _LEFT = ("checkpoints/*.ckpt", "logs/metrics.csv", "tensorboard")
 _locks: list[IO[str]] = []
-# The folder of the sweep, with the records that were there before.
-_sweep: dict[Path, frozenset[tuple[Path, int]]] = {}
-
-
-class JobFailedError(Exception):
-    """A job of a sweep failed, and its message was printed."""
 
 
 class Runs(Callback):
@@ -50,16 +44,19 @@ class Runs(Callback):
             _take(folder, "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Takes the folder for the sweep.
+        """Takes the folder for the sweep, or that of the same sweep, to go on.
 
         Raises:
             SystemExit: If it has the runs of another.
         """
         folder = Path(config.hydra.sweep.dir)
-        if any(any(folder.glob(f"*/{pattern}")) for pattern in (*_LEFT, "run-[0-9]*.json")):
+        has_runs = any(any(folder.glob(f"*/{pattern}")) for pattern in (*_LEFT, "run-[0-9]*.json"))
+        if has_runs and not sweeps.is_same_sweep(folder, config.hydra.overrides.task):
             _exit(f"{folder} has the runs of another sweep: choose another hydra.sweep.dir.")
         _take(str(folder), "hydra.sweep.dir")
-        _sweep[folder] = frozenset(_records(folder))
+        if has_runs:
+            print(f"Going on with the sweep in {printable(str(folder))}; hydra.sweep.dir=DIR starts it anew in DIR.")
+        sweeps.start(folder, goes_on=has_runs)
 
 
 def _exit(message: str | None) -> None:
@@ -98,81 +95,70 @@ def used_by_another(folder: str, ckpt_path: Any) -> str | None:
     path = Path(folder)
     last = path / "checkpoints" / "last.ckpt"
     is_resumed = isinstance(ckpt_path, str) and last.resolve().parent == Path(ckpt_path).resolve().parent
-    if is_resumed or _is_other_rank() or not any(any(path.glob(pattern)) for pattern in _LEFT):
+    others: set[Path] = set()
+    if sweeps.is_sweep():
+        own = sweeps.record_path(path)
+        others = set(path.glob("run-[0-9]*.json")) - {own}
+        is_resumed = is_resumed or own.exists()
+    is_used = not is_resumed and any(any(path.glob(pattern)) for pattern in _LEFT)
+    if _is_other_rank() or not (others or is_used):
         return None
     resume = f", or resume the run that is there with ckpt_path={last}" if last.is_file() else ""
     return f"{folder} is the folder of another run: choose another hydra.run.dir{resume}."
 
 
-def is_sweep() -> bool:
-    """Whether this job is one of a sweep."""
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+def resumed(ckpt_path: str | None) -> str | None:
+    """The checkpoint from which a run goes on: in a sweep its own, if it was interrupted.
+
+    Args:
+        ckpt_path: The checkpoint that was given.
+    """
+    last = Path(HydraConfig.get().runtime.output_dir) / "checkpoints" / "last.ckpt"
+    return str(last) if sweeps.is_sweep() and last.is_file() else ckpt_path
 
 
-def record(measures: Mapping[str, float] | None = None, error: str | None = None) -> None:
-    """Writes down how a run ended.
+def finished() -> float | None:
+    """The objective of this run of a sweep, if it has come to its end before."""
+    path = sweeps.record_path(HydraConfig.get().runtime.output_dir)
+    if not sweeps.is_sweep() or not path.exists():
+        return None
+    found = sweeps.read_record(path)
+    return float("nan" if found["objective"] is None else found["objective"]) if found["error"] is None else None
+
+
+def record(
+    measures: Mapping[str, float] | None = None,
+    *,
+    objective: float | None = None,
+    seconds: float = 0,
+    error: str | None = None,
+) -> None:
+    """Writes down how a run ended, or that it has begun.
 
     Args:
         measures: What it reached, each in [0, 1].
+        objective: That of the sweep, in [0, 1].
+        seconds: How long it took, at least 0.
         error: Why it failed.
     """
     config: Any = HydraConfig.get()
-    number = config.job.num if is_sweep() else 0
-    run = {"number": number, "overrides": list(config.overrides.task), "measures": dict(measures or {}), "error": error}
-    name = f"run-{number}.json" if is_sweep() else "run.json"  # two of a sweep may be given one folder
-    with whole_file(Path(config.runtime.output_dir) / name) as path:
+    run = {
+        "number": config.job.num if sweeps.is_sweep() else 0,
+        "overrides": list(config.overrides.task),
+        "measures": dict(measures or {}),
+        "objective": None if objective is None or math.isnan(objective) else objective,
+        "seconds": seconds,
+        "error": error,
+    }
+    with whole_file(sweeps.record_path(config.runtime.output_dir)) as path:
         path.write_text(json.dumps(run), encoding="utf-8")
 
 
-def _records(sweep: Path) -> Iterator[tuple[Path, int]]:
-    """The records of runs, and when they were written."""
-    for path in sweep.rglob("run-*.json"):
-        if re.fullmatch(r"run-\d+", path.stem):
-            yield path, path.stat().st_mtime_ns
-
-
 @contextmanager
-def table_at_the_end() -> Iterator[None]:
-    """Prints a table of the runs after a sweep, named by the overrides in which they differ.
-
-    Raises:
-        SystemExit: If a run failed.
-    """
-    _sweep.clear()
-    failed: JobFailedError | None = None
+def release_at_the_end() -> Iterator[None]:
+    """Gives the folders back that were taken for runs and sweeps."""
     try:
         yield
-    except JobFailedError as error:
-        failed = error
     finally:
         while _locks:
             _locks.pop().close()
-    for folder, before in _sweep.items():
-        _end(folder, before, failed)
-
-
-def _end(folder: Path, before: frozenset[tuple[Path, int]], failed: JobFailedError | None) -> None:
-    found = [json.loads(path.read_text(encoding="utf-8")) for path, _ in set(_records(folder)) - before]
-    runs = sorted(found, key=lambda run: run["number"])
-    _print(folder, runs)
-    failures = sum(run["error"] is not None for run in runs)
-    if failures or failed is not None:
-        sys.exit(f"{failures} of {len(runs)} runs failed.")
-
-
-def _print(folder: Path, runs: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shared = set.intersection(*(set(run["overrides"]) for run in runs)) if len(runs) > 1 else set()
-    names = list(dict.fromkeys(name for run in runs for name in run["measures"]))
-    table = Table("run", *names, title="Runs", title_justify="left")
-    for run in runs:
-        name = ", ".join(each for each in run["overrides"] if each not in shared) or str(run["number"])
-        measures = [f"{run['measures'][name]:.2%}" if name in run["measures"] else "" for name in names]
-        cells = ["failed", *measures[1:]] if run["error"] is not None else measures
-        table.add_row(Text(printable(name)), *cells)
-    console = Console()
-    console.print(table)
-    console.print(f"Runs: {printable(str(folder))}", soft_wrap=True, markup=False)

@@ -1,5 +1,6 @@
 """``augmix-train``: trains an image classifier with AugMix, configured by Hydra."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from lightning_augmix._checks import integer, one_of
 from lightning_augmix._text import printable
-from lightning_augmix.commands import runs
+from lightning_augmix.commands import runs, sweeps
 from lightning_augmix.commands.console import UsageError, build, hydra_command, log_through_hydra, usage_errors
 
 if TYPE_CHECKING:
@@ -34,9 +35,20 @@ def train(cfg: "DictConfig") -> float:
     """
     # Imported here, so that `--help` is quick.
     import lightning.pytorch as pl
+    from lightning.pytorch.utilities import rank_zero_info
 
     log_through_hydra()
+    before = runs.finished()
+    if before is not None:
+        rank_zero_info(f"{sweeps.this_run()} came to its end before.")
+        return before
     _check(cfg)
+    started = time.monotonic()
+    if sweeps.is_sweep():
+        rank_zero_info(f"{sweeps.this_run()}{sweeps.expected_end()}.")
+        runs.record(error="It was interrupted.")
+        sweeps.leave_launcher()
+    cfg.ckpt_path = runs.resumed(cfg.ckpt_path)
     classes = cfg.data.classes if cfg.ckpt_path is None else _resumed_classes(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     data = build(cfg.data, classes=classes)
@@ -54,7 +66,7 @@ def train(cfg: "DictConfig") -> float:
         measures["corrupted accuracy"] = objective = _corrupted_accuracy(cfg, model, data, corrupted)
     if trainer.is_global_zero:
         _print_table(cfg, trainer, epochs, measures)
-        runs.record(measures)
+        runs.record(measures, objective=objective, seconds=time.monotonic() - started)
     return objective
 
 
@@ -85,7 +97,7 @@ def _check_launcher(trainer: "pl.Trainer") -> None:
 
     launcher = trainer.strategy.launcher
     if (
-        runs.is_sweep()
+        sweeps.is_sweep()
         and isinstance(launcher, _SubprocessScriptLauncher)
         and not launcher.cluster_environment.creates_processes_externally
     ):

@@ -15,9 +15,9 @@ from test_data import write_fashion_mnist, write_image_folder, write_parts
 from commands_fixture import QUICK, QUIET, fixture_of
 from lightning_augmix import AugMixCallback, __version__
 from lightning_augmix.commands import train
-from lightning_augmix.commands.console import _new_folder
 from lightning_augmix.commands.logs import AppendingCSVLogger
 from lightning_augmix.commands.model import Classifier
+from lightning_augmix.commands.sweeps import new_folder
 
 ONCE = ["trainer.max_epochs=1", *QUICK]
 pytestmark = QUIET
@@ -246,7 +246,7 @@ def test_a_sweep_goes_on_after_a_bad_run_and_ends_with_a_table(command, tmp_path
 
 def test_runs_at_once_have_folders_of_their_own(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = [_new_folder("outputs/now") for _ in range(3)]
+    names = [new_folder("outputs/now") for _ in range(3)]
     assert names == ["outputs/now", "outputs/now-2", "outputs/now-3"]
     assert all((tmp_path / name).is_dir() for name in names)
 
