@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision import tv_tensors
 
-__all__ = ["SPATIAL_TARGETS", "TO_EIGHT_BITS", "Pixels", "as_pixels", "may_be_image"]
+__all__ = ["SPATIAL_TARGETS", "TO_EIGHT_BITS", "Pixels", "UnsupportedImageError", "as_pixels", "may_be_image"]
 
 _T = TypeVar("_T")
 
@@ -28,6 +28,18 @@ _PERMITTED = (
     "a PIL image of mode RGB or L, a uint8 array [H, W], [H, W, 1] or [H, W, 3], or a tensor [1 or 3, H, W] or "
     "[N, 1 or 3, H, W] of dtype uint8, or of a floating-point dtype with values in [0, 1]"
 )
+
+
+class UnsupportedImageError(Exception):
+    """An image of another type, mode, dtype, shape or range; a ``TypeError`` or ``ValueError``, too."""
+
+
+class _UnsupportedTypeError(UnsupportedImageError, TypeError):
+    pass
+
+
+class _UnsupportedValueError(UnsupportedImageError, ValueError):
+    pass
 
 
 @dataclass
@@ -65,7 +77,7 @@ def as_pixels(img: _T) -> Pixels[_T]:
         The pixels, with the way back.
 
     Raises:
-        TypeError: If the type or dtype is none of these.
+        TypeError: If the type, layout or dtype is none of these.
         ValueError: If mode, shape or values are none of these.
     """
     if isinstance(img, Image.Image):
@@ -80,7 +92,8 @@ def as_pixels(img: _T) -> Pixels[_T]:
 
 
 def _error(kind: type[Exception], given: str, remedy: str) -> Exception:
-    return kind(f"Expected argument `img` to be {_PERMITTED}; got {given}: {remedy}.")
+    unsupported = _UnsupportedTypeError if kind is TypeError else _UnsupportedValueError
+    return unsupported(f"Expected argument `img` to be {_PERMITTED}; got {given}: {remedy}.")
 
 
 def _remedy_for_type(img: Any) -> str:
@@ -114,10 +127,15 @@ def _from_pil(img: Image.Image) -> Pixels[Any]:
     if 0 in img.size:
         raise _error(ValueError, f"an empty PIL image of size {img.size}", "remove empty images from the data")
     if img.mode == "L":
-        return Pixels(np.asarray(img)[None], False, lambda array: Image.fromarray(array[0]), img.copy)
+        return Pixels(np.asarray(img)[None], False, lambda array: _like(img, Image.fromarray(array[0])), img.copy)
     # Pillow's own layout, to which and from which it copies several times as fast as to `[H, W, 3]`.
     array = np.frombuffer(img.tobytes("raw", "RGBX"), np.uint8).reshape(1, *img.size[::-1], 4)
-    return Pixels(array, False, lambda augmented: _rgb_image(augmented, img.size), img.copy)
+    return Pixels(array, False, lambda augmented: _like(img, _rgb_image(augmented, img.size)), img.copy)
+
+
+def _like(img: Image.Image, augmented: Image.Image) -> Image.Image:
+    augmented.info = img.info.copy()
+    return augmented
 
 
 def _rgb_image(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
@@ -128,6 +146,9 @@ def _rgb_image(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
 
 
 def _from_array(img: NDArray[Any]) -> Pixels[Any]:
+    if isinstance(img, np.ma.MaskedArray | np.matrix):  # what they are would be lost
+        remedy = "fill it, with `img.filled(0)`" if isinstance(img, np.ma.MaskedArray) else "use `numpy.asarray(img)`"
+        raise _error(TypeError, f"a numpy {type(img).__name__}", remedy)
     if img.dtype != np.uint8:
         remedy = "convert it, for values in [0, 1] with `(255 * img).round().astype('uint8')`"
         raise _error(TypeError, f"an array of dtype {img.dtype}", remedy)
@@ -150,6 +171,13 @@ def _error_of_array(img: NDArray[Any]) -> Exception:
 
 def _from_tensor(img: torch.Tensor) -> Pixels[Any]:
     plain = img.as_subclass(torch.Tensor).detach()
+    for is_so, kind, remedy in (
+        (plain.layout is not torch.strided, "sparse", "use `img.to_dense()`"),
+        (plain.is_meta, "meta", "it has no values"),
+        (plain.is_quantized, "quantized", "use `img.dequantize()`"),
+    ):
+        if is_so:
+            raise _error(TypeError, f"a {kind} tensor", remedy)
     if plain.ndim not in (3, 4) or plain.shape[-3] not in (1, 3) or 0 in plain.shape[-2:]:
         raise _error_of_tensor(plain)
     if type(img) not in (torch.Tensor, tv_tensors.Image) and type(twin := img.detach().clone()) is not type(img):
@@ -160,10 +188,11 @@ def _from_tensor(img: torch.Tensor) -> Pixels[Any]:
     array = np.ascontiguousarray(batch.permute(0, 2, 3, 1).numpy())
 
     def restore(augmented: NDArray[np.uint8]) -> torch.Tensor:
-        channels_last = torch.from_numpy(augmented.reshape(array.shape))
-        result = channels_last.permute(0, 3, 1, 2).contiguous().view(plain.shape).to(plain.device)
+        channels_last = torch.from_numpy(augmented.reshape(array.shape)).permute(0, 3, 1, 2).to(plain.device)
+        levels = channels_last if plain.ndim == 4 else channels_last[0]
         if plain.is_floating_point():
-            result = result.to(torch.promote_types(plain.dtype, torch.float32)).div_(255).to(plain.dtype)
+            levels = levels.to(torch.promote_types(plain.dtype, torch.float32)).div_(255)
+        result = torch.empty_like(plain).copy_(levels)  # of the same memory format
         if type(img) is torch.Tensor:
             return result
         # A copy of the image has its type and all that it carries, whatever that may be.
@@ -192,6 +221,8 @@ def _error_of_tensor(img: torch.Tensor) -> Exception:
 def _levels(img: torch.Tensor) -> torch.Tensor:
     if img.dtype == torch.uint8:
         return img
+    if img.is_floating_point() and img.dtype.itemsize == 1:
+        raise _error(TypeError, f"a tensor of dtype {img.dtype}", "convert it with `img.float()`")
     if not img.is_floating_point():
         remedy = "convert it with `torchvision.transforms.v2.ToDtype(torch.uint8, scale=True)`"
         raise _error(TypeError, f"a tensor of dtype {img.dtype}", remedy)
@@ -200,13 +231,17 @@ def _levels(img: torch.Tensor) -> torch.Tensor:
     low, high = (float(bound) for bound in img.aminmax())
     if np.isnan(low) or np.isnan(high):
         raise _error(ValueError, "a tensor with NaN values", "look for the step before AugMix that makes them")
-    if low < 0 or high > 1:
+    # Resizing and blurring overshoot by rounding: what is within half a level of the range is of the last level.
+    if low < -_HALF_A_LEVEL or high > 1 + _HALF_A_LEVEL:
         remedy = (
             "it was probably normalised, and AugMix belongs before `Normalize`, best before the image becomes floating-"
             "point at all; levels in [0, 255] are passed as uint8"
         )
-        raise _error(ValueError, f"a floating-point tensor with values in [{low:.4g}, {high:.4g}]", remedy)
-    return img.to(torch.promote_types(img.dtype, torch.float32)).mul(255).round_().to(torch.uint8)
+        raise _error(ValueError, f"a floating-point tensor with values in [{low:.7g}, {high:.7g}]", remedy)
+    return img.to(torch.promote_types(img.dtype, torch.float32)).mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+_HALF_A_LEVEL = 0.5 / 255
 
 
 def may_be_image(entry: Any) -> bool:

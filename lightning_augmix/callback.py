@@ -120,6 +120,7 @@ class AugMixCallback(pl.Callback):
                 "leave out one of the two, or name the image with `image_key`."
             )
         self.transform = AugmentAndMixTransform(severity, width, depth, alpha, augmentation_set, engine=engine)
+        self.transform.on_unsupported = self.on_unsupported
         self._session: Session | None = None
         self._pass: Pass | None = None
         self._told: set[str] = set()

@@ -5,6 +5,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from lightning_augmix._compiling import runs_as_it_is
 from lightning_augmix._images import as_pixels
 from lightning_augmix.engines import select_engine
 from lightning_augmix.operations import AugmentationSet
@@ -19,6 +20,7 @@ _T = TypeVar("_T")
 _MASK = 2**64 - 1
 
 
+@runs_as_it_is
 def augmix_image(
     img: _T,
     severity: float = 3,
@@ -91,6 +93,7 @@ def augmix_with_key(img: _T, key: int | StandIn, hyperparameters: Hyperparameter
     return pixels.restore(selected.augment(pixels.array, np.array(keys, np.uint64), hyperparameters))
 
 
+@runs_as_it_is
 def apply_plan(img: _T, plan: AugMixPlan, engine: str = "auto") -> _T:
     """Applies a plan; deterministic, with the same bytes from every engine.
 

@@ -41,10 +41,26 @@ class Operation:
     extent: Literal["width", "height"] | None = None
     moves_pixels: bool = False
 
+    def limits(self, image_size: tuple[int, int]) -> tuple[float, float]:
+        """The least and the greatest parameter that engines apply to images of a size.
+
+        Args:
+            image_size: (height, width) in pixels.
+        """
+        if self.law == "none":
+            return 0, 0
+        if self.unit in _LIMITS:
+            return _LIMITS[self.unit]
+        side = {None: 1, "height": image_size[0], "width": image_size[1]}[self.extent]
+        return -self.scale * side, self.scale * side
+
     # Sets of operations are looked up for every plan, and hashing nine fields is slow.
     def __hash__(self) -> int:
         return hash(self.name)
 
+
+# Those that plans of one's own may have beyond what is drawn: 8 bits, and factors from the degenerate image on.
+_LIMITS: Mapping[str, tuple[float, float]] = {"bits": (1, 8), "threshold": (0, 256), "enhancement factor": (0, 10)}
 
 AugmentationSet: TypeAlias = str | Sequence[str | Operation]
 

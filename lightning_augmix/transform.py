@@ -10,8 +10,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lightning_augmix import unread
-from lightning_augmix._errors import PlacementError
-from lightning_augmix._images import SPATIAL_TARGETS, may_be_image
+from lightning_augmix._compiling import runs_as_it_is
+from lightning_augmix._errors import OnUnsupported, PlacementError, refuse
+from lightning_augmix._images import SPATIAL_TARGETS, UnsupportedImageError, may_be_image
 from lightning_augmix._views import joined
 from lightning_augmix.engines import select_engine
 from lightning_augmix.functional import augmix_with_key
@@ -47,6 +48,8 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         keys: Where the keys of plans come from; torch's default generator unless replaced.
         views: 0, or the number of augmented views that an image becomes beside itself; see
             :class:`~lightning_augmix.AugMixCallback`, which sets it.
+        on_unsupported: Whether an image that AugMix does not take is an error, or a warning and left as it is; set
+            likewise.
 
     Shape:
         - PIL images ``RGB`` and ``L``; arrays ``[H, W]``, ``[H, W, 1]``, ``[H, W, 3]``, uint8; tensors ``[C, H, W]``
@@ -86,8 +89,10 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         self.engine = engine
         self.keys: KeySource = GeneratorKeys()
         self.views = 0
+        self.on_unsupported: OnUnsupported = "raise"
         unread.was_read()
 
+    @runs_as_it_is
     def forward(self, *inputs: Any) -> Any:
         """Augments an image, or the images of a sample."""
         if not self.views or self.keys.stand_in is not None:
@@ -99,7 +104,7 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
     def _augmented(self, *inputs: Any) -> Any:
         # torchvision's way through samples takes as long as AugMix on a small image.
         if len(inputs) == 1 and isinstance(inputs[0], PIL.Image.Image):
-            return augmix_with_key(inputs[0], self.keys.draw(), self.hyperparameters, self.engine)
+            return self._with_key(inputs[0], self.keys.draw())
         return super().forward(*inputs)
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
@@ -124,7 +129,16 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Augments one image of the sample."""
-        return augmix_with_key(inpt, params["key"], self.hyperparameters, self.engine)
+        return self._with_key(inpt, params["key"])
+
+    def _with_key(self, img: Any, key: Any) -> Any:
+        try:
+            return augmix_with_key(img, key, self.hyperparameters, self.engine)
+        except UnsupportedImageError as error:
+            if self.on_unsupported == "raise":
+                raise
+            refuse(str(error), "warn")
+            return img
 
     def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
         # torchvision's own rule passes masks and boxes to every transform and skips arrays.

@@ -5,7 +5,7 @@ from hypothesis import given
 from PIL import Image
 from torchvision import tv_tensors
 
-from lightning_augmix import apply_plan, augmix_image, sample_plan
+from lightning_augmix import AugmentAndMixTransform, apply_plan, augmix_image, sample_plan
 from lightning_augmix.functional import augmix_with_key
 from lightning_augmix.plans.hyperparameters import validate
 from strategies import arrays, hyperparameters, keys
@@ -116,3 +116,27 @@ def test_plan_and_image_must_fit(key, size, shape, words):
 def test_a_plan_must_be_a_plan(image):
     with pytest.raises(TypeError, match=r"`plan` to be an AugMixPlan.*got int"):
         apply_plan(image, 3)
+
+
+def test_torch_compile_passes_around_it():
+    plan, off = sample_plan(7, (5, 6)), AugmentAndMixTransform(severity=0)
+
+    def augmented(image):
+        keyed = augmix_image(image, generator=torch.Generator().manual_seed(2))
+        return apply_plan(keyed, plan).float() * 2 + off(image)
+
+    compiled, alone, pipeline = (torch.compile(each, backend="eager") for each in (augmented, augmix_image, off))
+    for seed in (0, 1):
+        image = torch.randint(256, (3, 5, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(compiled(image), augmented(image))
+        assert torch.equal(alone(image, 0), image)
+        assert torch.equal(pipeline(image), image)
+
+
+def test_a_full_graph_is_refused_with_the_reason():
+    torch._dynamo.reset()  # what was compiled before in parts is not compiled again
+    transform = AugmentAndMixTransform()
+    for function in (augmix_image, transform, lambda image: transform(image) + 1):
+        compiled = torch.compile(function, backend="eager", fullgraph=True)
+        with pytest.raises(torch._dynamo.exc.Unsupported, match="compile the model, and leave AugMix in the data"):
+            compiled(torch.zeros(3, 5, 6, dtype=torch.uint8))

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from monai.data import MetaTensor
 from PIL import Image
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from lightning_augmix import AugmentAndMixTransform
+from lightning_augmix import AugmentAndMixTransform, augmix_image
 from lightning_augmix._images import as_pixels
 from strategies import arrays
 
@@ -178,6 +179,12 @@ BOXES = tv_tensors.BoundingBoxes(torch.zeros(1, 4), format="XYXY", canvas_size=(
         (torch.zeros(3, 4, 5, dtype=torch.int64), TypeError, "int64", "ToDtype"),
         (torch.zeros(3, 4, 5, dtype=torch.complex64), TypeError, "complex64", "ToDtype"),
         (torch.full((3, 4, 5), -0.01), ValueError, r"\[-0.01, -0.01\]", "before `Normalize`"),
+        (torch.full((3, 4, 5), 1.0021), ValueError, r"\[1.0021, 1.0021\]", "before `Normalize`"),
+        (torch.zeros(3, 4, 5).to(torch.float8_e4m3fn), TypeError, "float8_e4m3fn", r"img\.float\(\)"),
+        (torch.zeros(3, 4, 5).to_sparse(), TypeError, "sparse", r"img\.to_dense\(\)"),
+        (torch.zeros(3, 4, 5, device="meta"), TypeError, "a meta tensor", "it has no values"),
+        (np.ma.MaskedArray(np.zeros((3, 4), np.uint8)), TypeError, "MaskedArray", r"img\.filled\(0\)"),
+        (np.zeros((3, 4), np.uint8).view(np.matrix), TypeError, "matrix", r"numpy\.asarray\(img\)"),
         (torch.full((3, 4, 5), 255.0), ValueError, r"\[255, 255\]", "passed as uint8"),
         (torch.full((3, 4, 5), float("inf")), ValueError, "inf", "before `Normalize`"),
         (torch.tensor([[[0.5, float("nan")]]]), ValueError, "NaN", "look for"),
@@ -246,3 +253,47 @@ def test_the_remedy_for_more_than_eight_bits_keeps_the_image(mode, white):
     remedy = re.search("`(Image.*?)`", str(refused.value))[1]
     mended = eval(remedy, {"Image": Image, "numpy": np, "img": img, "white": white})
     np.testing.assert_array_equal(as_pixels(mended).array[0], np.arange(256).reshape(16, 16))
+
+
+@pytest.mark.parametrize("overshoot", [2e-7, 1e-3, 0.49 / 255])
+def test_floats_within_half_a_level_of_the_range_are_of_its_last_levels(overshoot):
+    img = torch.tensor([-overshoot, 0.0, 1.0, 1 + overshoot]).reshape(1, 2, 2)
+    assert as_pixels(img).array.tolist() == [[[0, 0], [255, 255]]]
+
+
+def test_resizing_by_torch_is_taken():
+    white = torch.ones(3, 37, 53)
+    white[:, :, ::2] = 0
+    resized = v2.functional.resize(white, [16, 20], antialias=True)
+    smooth = torch.nn.functional.interpolate(white[None], (60, 90), mode="bicubic", antialias=True)[0]
+    for img in (torch.ones(3, 5, 6) * 1.0000002, resized, smooth.clamp(-1e-4, 1.0001)):
+        assert augmix_image(img).shape == img.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_the_memory_format_stays(dtype):
+    batch = torch.randint(256, (2, 3, 5, 6)).to(dtype) / (255 if dtype.is_floating_point else 1)
+    batch = batch.to(dtype)
+    last = batch.contiguous(memory_format=torch.channels_last)
+    single = torch.rand(5, 6, 3).permute(2, 0, 1)
+    for img in (batch, last, single, batch[0], batch[:, :, ::2]):
+        augmented = augmix_image(img, generator=torch.Generator().manual_seed(3))
+        expected = augmix_image(img.contiguous(), generator=torch.Generator().manual_seed(3))
+        assert augmented.stride() == torch.empty_like(img).stride()
+        assert torch.equal(augmented, expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("severity", [0, 3])
+def test_what_pillow_knows_of_an_image_stays(mode, severity):
+    img = Image.new(mode, (6, 5), 3)
+    img.info["dpi"] = (72, 72)
+    augmented = augmix_image(img, severity)
+    assert augmented.info == {"dpi": (72, 72)}
+    augmented.info.clear()
+    assert img.info
+
+
+def test_arrays_in_files_are_taken(tmp_path):
+    np.save(tmp_path / "image.npy", np.full((4, 5, 3), 9, np.uint8))
+    assert type(augmix_image(np.load(tmp_path / "image.npy", mmap_mode="r"))) is np.ndarray

@@ -30,8 +30,8 @@ def is_augmented(img):
     return bool(values.max() > (150 if values.dtype == torch.uint8 else 150 / 255))
 
 
-def augmented_bytes(seed):
-    return augmix_image(dim_image(0), 10, generator=torch.Generator().manual_seed(seed)).tobytes()
+def augmented_bytes(seed, engine="auto"):
+    return augmix_image(dim_image(0), 10, generator=torch.Generator().manual_seed(seed), engine=engine).tobytes()
 
 
 class Dim(Dataset):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba import config
 from numpy.typing import NDArray
 
 from lightning_augmix.engines import pillow_engine
@@ -72,6 +73,11 @@ def warm_up(announce: Callable[[], None] = lambda: None) -> None:
 _LARGEST_SIDE = 1 << 16
 
 
+def _is_for_pillow(images: NDArray[np.uint8]) -> bool:
+    """Whether the kernels are not for these images, or would be interpreted, with integers that do not wrap around."""
+    return max(images.shape[1:3]) > _LARGEST_SIDE or bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
+
+
 # Batch size, in pixels, from which threads are worth starting. On two cores the second thread gains nothing in the
 # first 4 ms (64 images of 96×96: 3.1 ms with one thread, 3.4 ms with two; 256: 12.6 and 7.2 ms).
 _WORTH_THREADS = 1 << 20
@@ -107,7 +113,7 @@ def apply(images: NDArray[np.uint8], plan: AugMixPlan) -> NDArray[np.uint8]:
     Returns:
         The augmented images, a new array of the same shape, with arbitrary padding.
     """
-    if max(images.shape[1:3]) > _LARGEST_SIDE:
+    if _is_for_pillow(images):
         return pillow_engine.apply(images, plan)
     width, is_gray = images.shape[2], images.ndim == 3
     arrays = [np.require(array, requirements="W") for array in (plan.operations, plan.parameters, plan.weights)]
@@ -130,7 +136,7 @@ def augment(images: NDArray[np.uint8], keys: NDArray[np.uint64], hyperparameters
         As for :func:`apply`.
     """
     h = hyperparameters
-    if max(images.shape[1:3]) > _LARGEST_SIDE:
+    if _is_for_pillow(images):
         return pillow_engine.augment(images, keys, h)
     width, is_gray = images.shape[2], images.ndim == 3
 

@@ -37,6 +37,11 @@ class Hyperparameters:
         """The operations as the compiled sampler reads them."""
         return sampling_table(self.operations)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not the table: pickled, it would lose its read-only flag, and compiled functions would be compiled again.
+        fields = (self.severity, self.width, self.depth, self.alpha, self.augmentation_set, self.operations)
+        return Hyperparameters, fields
+
     @cached_property
     def moves_pixels(self) -> bool:
         """Whether any operation moves image content."""

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_augmix._checks import is_boolean
+from lightning_augmix._compiling import runs_as_it_is
 from lightning_augmix.kernels.table import NO_OPERATION
 from lightning_augmix.operations import OPERATIONS, AugmentationSet
 from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
@@ -32,9 +33,12 @@ class AugMixPlan:
         parameters: float64 ``[N, width, max_depth]``: in the unit of the operation; 0 if it has none.
         weights: float32 ``[N, 1 + width]``: the mixing weight, then the weights of the chains.
 
+    The arrays are copied.
+
     Raises:
-        ValueError: If an array has the wrong dtype or shape, or holds an unknown operation, an angle beyond ±30° or a
-            number of bits outside 1 to 8.
+        ValueError: If an array has the wrong dtype or shape, there are no chains, an operation is unknown or stands
+            after the end of a chain, a parameter is not finite, out of range for its operation and image size or, where
+            it counts something, not whole, or weights are not in [0, 1] or those of the chains do not add up to 1.
 
     Example:
         >>> plan = sample_plan(5, (32, 48), severity=3)
@@ -59,8 +63,9 @@ class AugMixPlan:
         parameters: NDArray[np.float64],
         weights: NDArray[np.float32],
     ) -> None:
-        _check(image_size, operations, parameters, weights)
-        self._assign(image_size, operations, parameters, weights)
+        arrays = _copied(operations, parameters, weights)
+        _check(image_size, *arrays)
+        self._assign(image_size, *arrays)
 
     @classmethod
     def _drawn(cls, *content: Any) -> "AugMixPlan":
@@ -163,6 +168,7 @@ def _decode(code: int, value: float) -> tuple[str, float | int | None]:
     return operation.name, int(value) if operation.integer else value
 
 
+@runs_as_it_is
 def sample_plan(
     key: int | Sequence[int] | NDArray[np.integer[Any]],
     image_size: tuple[int, int],
@@ -236,13 +242,24 @@ def draw_plan(
     return AugMixPlan._drawn(image_size, operations, parameters, weights)
 
 
-def _check(image_size: Any, operations: Any, parameters: Any, weights: Any) -> None:
-    """Rejects arrays that would make engines read out of bounds."""
-    expected = {"operations": np.int8, "parameters": np.float64, "weights": np.float32}
-    for (name, dtype), array in zip(expected.items(), (operations, parameters, weights), strict=True):
+_DTYPES = {"operations": np.int8, "parameters": np.float64, "weights": np.float32}
+# Float32 weights of 100 chains are off by less.
+_TOLERANCE = 1e-5
+
+
+def _copied(*arrays: Any) -> list[NDArray[Any]]:
+    """Copies in memory that nothing can write to: compiled code reads it without checks."""
+    copies = []
+    for (name, dtype), array in zip(_DTYPES.items(), arrays, strict=True):
         if not isinstance(array, np.ndarray) or array.dtype != dtype:
             given = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
             raise ValueError(f"Expected argument `{name}` to be a {dtype.__name__} array; got {given}.")
+        copies.append(np.frombuffer(array.tobytes(), dtype).reshape(array.shape))
+    return copies
+
+
+def _check(image_size: Any, operations: Any, parameters: Any, weights: Any) -> None:
+    """Rejects arrays that engines would read out of bounds, or not all apply alike."""
     of_weights = (*operations.shape[:-2], operations.shape[-2] + 1) if operations.ndim in (2, 3) else None
     if parameters.shape != operations.shape or weights.shape != of_weights:
         raise ValueError(
@@ -252,12 +269,27 @@ def _check(image_size: Any, operations: Any, parameters: Any, weights: Any) -> N
         )
     if _checked_size(image_size) != image_size or min(image_size) < 1:
         raise ValueError(f"Expected argument `image_size` to be (height, width), each at least 1; got {image_size}.")
+    if operations.shape[-2] < 1:
+        raise ValueError("Expected argument `operations` to have at least one chain; got none.")
     if operations.size and not (operations.min() >= NO_OPERATION and operations.max() < len(_NAMES)):
         raise ValueError(f"Expected argument `operations` to hold codes from −1 to {len(_NAMES) - 1}.")
-    for name, low, high in (("rotate", -30, 30), ("posterize", 1, 8)):
-        own = parameters[operations == _NAMES.index(name)]
-        if not np.all((own >= low) & (own <= high)):
-            raise ValueError(f"Expected argument `parameters` to be from {low} to {high} for {name}; got {own}.")
+    if np.any((operations[..., :-1] == NO_OPERATION) & (operations[..., 1:] != NO_OPERATION)):
+        raise ValueError("Expected argument `operations` to have no operation after the end of a chain, −1.")
+    for code, (name, operation) in enumerate(OPERATIONS.items()):
+        low, high = operation.limits(image_size)
+        own = parameters[operations == code]
+        is_permitted = (own >= low) & (own <= high) & (not operation.integer or own == np.trunc(own))
+        if not np.all(is_permitted):
+            kind = "whole numbers" if operation.integer else "numbers"
+            raise ValueError(
+                f"Expected argument `parameters` to be {kind} from {low:g} to {high:g} for {name} in images of "
+                f"{image_size}; got {own[~is_permitted][0]}."
+            )
+    if not np.all((weights >= 0) & (weights <= 1)):
+        raise ValueError("Expected argument `weights` to be in [0, 1]; got others, or NaN.")
+    sums = weights[..., 1:].sum(axis=-1, dtype=np.float64)
+    if np.any(np.abs(sums - 1) > _TOLERANCE):
+        raise ValueError(f"Expected argument `weights` of the chains to add up to 1; got {sums[np.abs(sums - 1) > 0]}.")
 
 
 def _checked_size(image_size: Any) -> tuple[int, int]:

@@ -130,8 +130,11 @@ def test_two_runs_that_are_given_one_folder_do_not_go_on_with_each_other(command
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["SIGINT", "SIGKILL"])
-@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["one", "two"])
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [([], signal.SIGKILL), (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], signal.SIGINT)],
+    ids=["one at a time, killed", "two at a time, Ctrl-C"],
+)
 def test_an_interrupted_sweep_goes_on(launcher, number, tmp_path):
     arguments = [sys.executable, "-m", "lightning_augmix.commands.train", *SMALL, *launcher]
     arguments += ["trainer.max_epochs=8", "data.train_images=1000", "data.num_workers=1", "seed=0,1,2"]

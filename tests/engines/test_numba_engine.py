@@ -1,80 +1,27 @@
 """The compiled engine gives the bytes of the reference, and keeps its machine code."""
 
-import multiprocessing
 import os
 import resource
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 import lightning_augmix
-from lightning_augmix import AugmentAndMixTransform, apply_plan, sample_plan
-from lightning_augmix.engines import numba_engine, pillow_engine
+from engine_contract import EngineContract, random_image
+from lightning_augmix import AugmentAndMixTransform
+from lightning_augmix.engines import numba_engine
 from lightning_augmix.kernels import affine
-from lightning_augmix.operations import OPERATIONS
-from lightning_augmix.plans.hyperparameters import validate
-from reference import reference_augmix
-from strategies import arrays, hyperparameters, keys
-from toy import augmented_bytes
 
 
-def random_image(rng, height, width, is_gray):
-    """Noise, constants, two levels, or smooth as photographs are."""
-    shape = (height, width) if is_gray else (height, width, 3)
-    kind = rng.integers(4)
-    if kind == 0:
-        return rng.integers(0, 256, shape, dtype=np.uint8)
-    if kind == 1:
-        return np.full(shape, rng.integers(0, 256), np.uint8)
-    if kind == 2:
-        return rng.choice(rng.integers(0, 256, 2).astype(np.uint8), shape)
-    y, x = np.mgrid[:height, :width]
-    waves = (np.sin(x / 17 + rng.random()) + np.cos(y / 23) + 2) * 64
-    return (waves if is_gray else np.stack([waves, waves / 2 + 20, 255 - waves], -1)).astype(np.uint8)
-
-
-def check_random_plans(count, largest):
-    rng = np.random.default_rng(0)
-    names = set()
-    for key in range(count):
-        height, width = (int(rng.integers(1, side + 1)) for side in (largest if key % 20 == 0 else (60, 60)))
-        image = random_image(rng, height, width, is_gray=key % 4 == 0)
-        plan = sample_plan(
-            key,
-            (height, width),
-            severity=float(rng.choice([0.05, 1, 3, 10])),
-            width=int(rng.integers(1, 5)),
-            depth=int(rng.choice([-1, 1, 4])),
-            augmentation_set=str(rng.choice(["all", "safe", "original", "photometric"])),
-        )
-        names |= {name for chain in plan.chains for name, _ in chain}
-        np.testing.assert_array_equal(apply_plan(image, plan, "numba"), apply_plan(image, plan, "pillow"))
-    assert names == set(OPERATIONS)
-
-
-def test_a_thousand_random_plans_give_the_bytes_of_pillow():
-    check_random_plans(1000, largest=(300, 400))
-
-
-@pytest.mark.slow
-def test_twenty_thousand_random_plans_give_the_bytes_of_pillow():
-    check_random_plans(20_000, largest=(300, 400))
-
-
-@given(arrays(), keys, hyperparameters)
-def test_any_image_and_plan_give_the_oracles_bytes(image, key, arguments):
-    plan = sample_plan(key, image.shape[:2], **arguments)
-    expected = reference_augmix(Image.fromarray(image), plan.chains, plan.chain_weights, plan.mixing_weight)
-    np.testing.assert_array_equal(apply_plan(image, plan, "numba"), expected)
+class TestNumba(EngineContract):
+    engine = "numba"
 
 
 @given(st.floats(0, 1, exclude_max=True) | st.fractions(0, 1, max_denominator=255).map(float))
@@ -108,63 +55,12 @@ def test_every_angle(degrees):
     np.testing.assert_array_equal(run_kernel(affine.rotate, image, degrees), np.asarray(expected))
 
 
-@pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 7, 3), (5, 6, 7, 4)])
-def test_drawing_and_applying_in_one_call_is_drawing_and_then_applying(shape):
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    images.flags.writeable = False
-    some = np.arange(5, dtype=np.uint64)
-    hyperparameters = validate(10, 3, -1, 1.0, "all")
-    expected = pillow_engine.augment(images, some, hyperparameters)
-    for outcome in (
-        numba_engine.augment(images, some, hyperparameters),
-        numba_engine.apply(images, sample_plan(some, (6, 7), 10)),
-    ):
-        assert outcome.flags.writeable
-        assert outcome.shape == shape
-        colors = np.s_[..., :3] if len(shape) == 4 else ...
-        np.testing.assert_array_equal(outcome[colors], expected[colors])
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_batch_shared_out_among_threads_has_the_same_bytes(threads, monkeypatch):
-    images = np.random.default_rng(0).integers(0, 256, (7, 11, 13, 3), dtype=np.uint8)
-    some, hyperparameters = np.arange(7, dtype=np.uint64), validate(10, 3, -1, 1.0, "all")
-    monkeypatch.setattr(numba_engine, "_WORTH_THREADS", 0)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        drawn = numba_engine.augment(images, some, hyperparameters)
-        applied = numba_engine.apply(images, sample_plan(some, (11, 13), 10))
-    finally:
-        torch.set_num_threads(before)
-    expected = pillow_engine.augment(images, some, hyperparameters)
-    np.testing.assert_array_equal(drawn, expected)
-    np.testing.assert_array_equal(applied, expected)
-
-
-def test_threads_do_not_share_their_memory():
-    images = [random_image(np.random.default_rng(k), 40 + k, 50, is_gray=False) for k in range(8)]
-    plans = [sample_plan(k, (40 + k, 50), 10) for k in range(8)]
-    expected = [apply_plan(image, plan, "pillow") for image, plan in zip(images, plans, strict=True)]
-    with ThreadPoolExecutor(4) as pool:
-        for _ in range(20):
-            for outcome, right in zip(pool.map(apply_plan, images, plans, ["numba"] * 8), expected, strict=True):
-                np.testing.assert_array_equal(outcome, right)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
-def test_processes_give_the_same_bytes(context):
-    with multiprocessing.get_context(context).Pool(2) as pool:
-        images = pool.map_async(augmented_bytes, range(4)).get(timeout=100)
-    assert images == [augmented_bytes(seed) for seed in range(4)]
-
-
 READY = """
 import sys
 import numpy as np, torch
 from PIL import Image
 import lightning_augmix
+from engine_contract import EngineContract, random_image
 from lightning_augmix import AugmentAndMixTransform, apply_plan, augmix_image, sample_plan
 from lightning_augmix.kernels.jit import announcing
 from lightning_augmix.engines import numba_engine
@@ -213,13 +109,6 @@ def test_machine_code_of_other_sources_is_not_taken(tmp_path):
     kernels = package / "kernels" / "affine.py"
     kernels.write_text(kernels.read_text().replace("out[i] = _u32(0)\n", "out[i] = _u32(0x7F)\n"))
     assert outcome() != before
-
-
-@pytest.mark.parametrize("shape", [(70_000, 2), (2, 70_000)])
-def test_sides_beyond_the_fixed_point_numbers(shape):
-    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    plan = sample_plan(3, shape, 10, 1, 1, augmentation_set=["rotate"])
-    np.testing.assert_array_equal(apply_plan(image, plan, "numba"), apply_plan(image, plan, "pillow"))
 
 
 @pytest.mark.slow

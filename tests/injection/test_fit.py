@@ -3,6 +3,7 @@
 import gc
 import itertools
 import multiprocessing
+import warnings
 import weakref
 
 import lightning.pytorch as pl
@@ -12,7 +13,8 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.tuner import Tuner
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
 from kinds import Caching, Closure, Plain, Stream
 from lightning_augmix import AugmentAndMixTransform, AugMixCallback
@@ -25,6 +27,8 @@ from toy import (
     Recorder,
     Scheduled,
     Several,
+    digest,
+    dim_image,
     is_augmented,
     loader,
     open_handle,
@@ -523,6 +527,38 @@ def test_what_cannot_be_augmented_is_left_out_with_a_warning(tmp_path):
         with pytest.warns(UserWarning, match="AugMix was not applied"):
             trainer(AugMixCallback(**CERTAIN, on_unsupported="warn"), root=tmp_path).fit(module, loader(data))
         assert module.fraction("train") == [0.0, 0.0]
+
+
+class Overshooting(Dataset):
+    """Images of floats, of which one has a level that AugMix does not take."""
+
+    def __init__(self, inserted):
+        self.transform = transforms.Compose([transforms.Normalize(0.0, 1.0)]) if inserted else None
+
+    def __getitem__(self, index):
+        img = transforms.functional.to_tensor(dim_image(index))
+        img[:, 0, 0] = 9.0 if index == 5 else img[:, 0, 0]
+        return (img if self.transform is None else self.transform(img)), index
+
+    def __len__(self):
+        return 8
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("inserted", [True, False])
+def test_an_image_in_mid_fit_that_augmix_does_not_take_ends_the_fit_or_stays_clean(inserted, workers, tmp_path):
+    where = {} if inserted else {"image_key": 0}
+    data = loader(Overshooting(inserted), workers)
+    with pytest.raises(ValueError, match=r"values in \[0\.39\d*, 9\]"):
+        trainer(AugMixCallback(**CERTAIN, **where), root=tmp_path).fit(Recorder(), data)
+    module = Recorder()
+    callback = AugMixCallback(**CERTAIN, **where, on_unsupported="warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "AugMix was not applied: .* values in")
+        trainer(callback, root=tmp_path, max_epochs=1).fit(module, data)
+    assert caught or workers  # which warn themselves
+    clean = {index: digest(Overshooting(inserted)[index][0].numpy()) for index in range(8)}
+    assert {index for (_, index), image in module.images().items() if image == clean[index]} == {5}
 
 
 # ---- Nothing of the user's is changed -------------------------------------------------------------------------------
