@@ -170,14 +170,11 @@ def _error_of_array(img: NDArray[Any]) -> Exception:
 
 
 def _from_tensor(img: torch.Tensor) -> Pixels[Any]:
+    if img.layout is not torch.strided:
+        raise _error(TypeError, "a sparse tensor", "use `img.to_dense()`")
+    if img.is_meta:
+        raise _error(TypeError, "a meta tensor", "it has no values")
     plain = img.as_subclass(torch.Tensor).detach()
-    for is_so, kind, remedy in (
-        (plain.layout is not torch.strided, "sparse", "use `img.to_dense()`"),
-        (plain.is_meta, "meta", "it has no values"),
-        (plain.is_quantized, "quantized", "use `img.dequantize()`"),
-    ):
-        if is_so:
-            raise _error(TypeError, f"a {kind} tensor", remedy)
     if plain.ndim not in (3, 4) or plain.shape[-3] not in (1, 3) or 0 in plain.shape[-2:]:
         raise _error_of_tensor(plain)
     if type(img) not in (torch.Tensor, tv_tensors.Image) and type(twin := img.detach().clone()) is not type(img):
