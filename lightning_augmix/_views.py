@@ -145,6 +145,13 @@ class EachView(nn.Module):
         Raises:
             TypeError: If the step does not return its entries where it took them.
         """
+        if len(inputs) == 1 and isinstance(inputs[0], Views):
+            images = inputs[0].images
+            order = replays(len(images)) if self.draws else range(len(images))
+            made = [self.step(images[view]) for view in order]
+            if all(isinstance(image, torch.Tensor | np.ndarray | PIL.Image.Image) for image in made):
+                return Views(made)
+            return joined(made, [True])
         entries, structure = leaves_and_structure(inputs)
         is_image = [isinstance(entry, Views) for entry in entries]
         if not any(is_image):

@@ -13,7 +13,7 @@ from lightning_augmix import unread
 from lightning_augmix._compiling import runs_as_it_is
 from lightning_augmix._errors import OnUnsupported, PlacementError, refuse
 from lightning_augmix._images import SPATIAL_TARGETS, UnsupportedImageError, may_be_image
-from lightning_augmix._views import joined
+from lightning_augmix._views import Views, joined
 from lightning_augmix.engines import select_engine
 from lightning_augmix.functional import augmix_with_key
 from lightning_augmix.operations import AugmentationSet
@@ -99,6 +99,8 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
             return self._augmented(*inputs)
         clean = inputs if len(inputs) > 1 else inputs[0]
         augmented = [self._augmented(*inputs) for _ in range(self.views)]
+        if isinstance(clean, PIL.Image.Image):
+            return Views([clean, *augmented])
         return joined([clean, *augmented], self._needs_transform_list(tree_leaves(clean)))
 
     def _augmented(self, *inputs: Any) -> Any:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import config
 from numpy.typing import NDArray
 
 from lightning_augmix.engines import pillow_engine
 from lightning_augmix.kernels import chains as kernels
-from lightning_augmix.kernels.jit import announcing
+from lightning_augmix.kernels.jit import IS_COMPILED, announcing
 from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
 from lightning_augmix.plans.plan import AugMixPlan
 
@@ -75,7 +74,7 @@ _LARGEST_SIDE = 1 << 16
 
 def _is_for_pillow(images: NDArray[np.uint8]) -> bool:
     """Whether the kernels are not for these images, or would be interpreted, with integers that do not wrap around."""
-    return max(images.shape[1:3]) > _LARGEST_SIDE or bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
+    return max(images.shape[1:3]) > _LARGEST_SIDE or not IS_COMPILED
 
 
 # Batch size, in pixels, from which threads are worth starting. On two cores the second thread gains nothing in the

@@ -13,6 +13,8 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 from torch.utils import _pytree as pytree
+from torch.utils.data import default_collate
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from lightning_augmix._errors import OnUnsupported, refuse
 from lightning_augmix._images import may_be_image
@@ -73,6 +75,8 @@ class CollateViews:
             )
         if not any(has_views):
             return self.collate(samples)
+        if self.collate is default_collate and all(has_views):
+            return collate(samples, collate_fn_map={**default_collate_fn_map, Views: _collate_views})
         entries_of = [
             entries_of_views(entries) if has else [entries] for (entries, _), has in zip(flat, has_views, strict=True)
         ]
@@ -134,9 +138,17 @@ class CollateViews:
         return self._images[structure]
 
 
+def _collate_views(batch: list[Views], *, collate_fn_map: Any) -> Any:
+    """Collates an entry that is an image in every sample, all clean ones first, as torch's own function does."""
+    images = [view for views in zip(*(entry.images for entry in batch), strict=True) for view in views]
+    collated = collate(images, collate_fn_map=collate_fn_map)
+    _check_batches([collated], len(batch))
+    return collated
+
+
 def _joined(of_views: list[_Parts], images: set[_Path], count: int | None) -> _Parts:
     clean = of_views[0]
-    changed = {path for path in clean if any(_differ(clean[path], parts[path]) for parts in of_views[1:])}
+    changed = {path for path in clean.keys() - images if any(_differ(clean[path], p[path]) for p in of_views[1:])}
     if not images | changed:
         raise TypeError(f"{_EXPECTED}; got a batch of {', '.join(type(part).__name__ for part in clean.values())}.")
     return {path: _concatenated([parts[path] for parts in of_views], count) for path in images | changed}
@@ -223,9 +235,13 @@ def _concatenated(parts: list[Any], count: int | None) -> Any:
     first = parts[0]
     if isinstance(first, list | tuple):
         return type(first)(image for part in parts for image in part)
+    _check_batches(parts, count)
+    return torch.cat(parts)
+
+
+def _check_batches(parts: list[Any], count: int | None) -> None:
+    first = parts[0]
     is_batch = isinstance(first, torch.Tensor) and first.ndim == 4 and may_be_image(first)
-    is_batch = is_batch and all(part.shape == first.shape for part in parts)
-    if not is_batch:
+    if not (is_batch and all(part.shape == first.shape for part in parts)):
         given = f"{first.dtype} tensor {list(first.shape)}" if isinstance(first, torch.Tensor) else type(first).__name__
         raise TypeError(f"{_EXPECTED}; got, for N = {count or 'any'}, a {given} that differs between the views.")
-    return torch.cat(parts)

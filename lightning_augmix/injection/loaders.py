@@ -11,6 +11,7 @@ from lightning_augmix import unread
 from lightning_augmix._errors import OnUnsupported, PlacementError
 from lightning_augmix._views import check_views
 from lightning_augmix.engines import select_engine
+from lightning_augmix.injection import lookup
 from lightning_augmix.injection.advice import write_instead
 from lightning_augmix.injection.collate import CollateViews
 from lightning_augmix.injection.decide import ImageKey, check_image_key, decide
@@ -73,7 +74,7 @@ def augment_dataset(dataset: _D, transform: AugmentAndMixTransform, *, image_key
         >>> clean = FakeData(4, image_size=(3, 24, 32), transform=transforms.ToTensor())
         >>> augmented = augment_dataset(clean, AugmentAndMixTransform(augmentation_set="safe"))
         >>> [type(step).__name__ for step in augmented.transform.transforms]
-        ['AugmentAndMixTransform', 'ToTensor']
+        ['AugmentAndMixTransform', 'LookUp']
         >>> clean.transform
         ToTensor()
     """
@@ -181,6 +182,7 @@ def inject(
         raise TypeError(f"Expected argument `transform` to be an AugmentAndMixTransform; got {transform!r}.")
     image_key = check_image_key(image_key)
     select_engine(transform.engine).warm_up()
+    lookup.warm_up()
     root = survey(dataset)
     decision = decide(root, image_key)
     try:

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._views import EachView
+from lightning_augmix.injection.lookup import LookUp, by_level
 from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = [
@@ -95,6 +96,9 @@ def find_place(pipeline: Any) -> Place | None:
 def insert(pipeline: Any, place: Place, augmix: AugmentAndMixTransform) -> Any:
     """Returns a copy of a pipeline with AugMix in its place; the pipeline and its containers stay as they are.
 
+    What converts the image right after it, such as ``ToTensor`` and ``Normalize``, is done in one pass, with the same
+    result.
+
     Args:
         pipeline: The pipeline.
         place: Where :func:`find_place` found that AugMix belongs.
@@ -103,7 +107,7 @@ def insert(pipeline: Any, place: Place, augmix: AugmentAndMixTransform) -> Any:
     Example:
         >>> pipeline = v1.Compose([v1.CenterCrop(8), v1.Compose([v1.ToTensor()])])
         >>> insert(pipeline, find_place(pipeline), AugmentAndMixTransform()).transforms[1].transforms[1]
-        ToTensor()
+        LookUp(ToTensor())
     """
     return _inserted(pipeline, place.path, augmix)
 
@@ -140,6 +144,8 @@ def describe(pipeline: Any) -> str:
     """
     if isinstance(pipeline, EachView):
         return f"EachView({describe(pipeline.step)})"
+    if isinstance(pipeline, LookUp):
+        return ", ".join(map(describe, pipeline.steps))
     children = _children(pipeline)
     if children is None:
         return " ".join(repr(pipeline).split())
@@ -211,17 +217,31 @@ def leaves(pipeline: Any) -> Iterator[Any]:
 def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransform) -> Any:
     children = _children(pipeline)
     if children is None:
-        steps = [augmix, _each_view(pipeline) if augmix.views else pipeline]
-        return v2.Compose(steps) if isinstance(pipeline, v2.Transform) else v1.Compose(steps)
+        container = v2.Compose if isinstance(pipeline, v2.Transform) else v1.Compose
+        return container([augmix, *_for_views(augmix, pipeline, _in_one_pass(pipeline, [pipeline]))])
     position, *path_within = path
     before, after = children[:position], children[position:]
     if path_within:
         before.append(_inserted(after.pop(0), tuple(path_within), augmix))
     else:
         before.append(augmix)
-    if augmix.views and after:
-        after = [_each_view(_container(pipeline, after))]
-    return _container(pipeline, before + after)
+        after = _in_one_pass(pipeline, after)
+    return _container(pipeline, before + _for_views(augmix, pipeline, after))
+
+
+def _in_one_pass(pipeline: Any, steps: list[Any]) -> list[Any]:
+    """The steps after AugMix, of which the first may be done together."""
+    count = by_level(steps)
+    if count == 0:
+        return steps
+    container = pipeline if _children(pipeline) is None else _container(pipeline, steps[:count])
+    return [LookUp(steps[:count], container), *steps[count:]]
+
+
+def _for_views(augmix: AugmentAndMixTransform, pipeline: Any, steps: list[Any]) -> list[Any]:
+    if not augmix.views or not steps:
+        return steps
+    return [_each_view(steps[0] if len(steps) == 1 else _container(pipeline, steps))]
 
 
 def _each_view(pipeline: Any) -> EachView:
@@ -234,7 +254,7 @@ def _may_draw(step: Any) -> bool:
         return True
     if type(step) in (v1.Compose, v2.Compose, nn.Sequential):
         return any(map(_may_draw, _children(step) or ()))
-    return type(step) not in _WITHOUT_DRAWS
+    return type(step) not in {*_WITHOUT_DRAWS, LookUp}
 
 
 def _container(like: Any, children: list[Any]) -> Any:

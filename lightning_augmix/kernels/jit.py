@@ -14,7 +14,10 @@ from numba.core import event
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.dispatcher import Dispatcher
 
-__all__ = ["announcing", "compiled"]
+__all__ = ["IS_COMPILED", "announcing", "compiled"]
+
+#: Whether functions are compiled: interpreted, as with NUMBA_DISABLE_JIT=1, integers do not wrap around.
+IS_COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
 def _sources() -> str:

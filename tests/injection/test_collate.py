@@ -244,7 +244,7 @@ def test_two_batches_of_gray_images_are_no_list_of_images():
     samples = [
         (Views([torch.full((5, 4), index + view / 10) for view in range(3)]), torch.ones(5, 4)) for index in range(2)
     ]
-    with pytest.raises(TypeError, match=r"for N = 2, a torch.float32 tensor \[2, 5, 4\]"):
+    with pytest.raises(TypeError, match=r"for N = 2, a torch.float32 tensor \[6, 5, 4\]"):
         collate(default_collate)(samples)
 
 

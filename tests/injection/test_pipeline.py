@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 
 from lightning_augmix import AugmentAndMixTransform
 from lightning_augmix._errors import PlacementError
+from lightning_augmix.injection.lookup import LookUp
 from lightning_augmix.injection.pipeline import (
     changes_dtype,
     describe,
@@ -25,10 +26,10 @@ FLOAT = {"dtype": torch.float32, "scale": True}
 
 
 def names(pipeline):
-    if isinstance(pipeline, v1.Compose | v2.Compose):
-        return [names(step) for step in pipeline.transforms]
-    if isinstance(pipeline, nn.Sequential):
-        return [names(step) for step in pipeline]
+    if isinstance(pipeline, v1.Compose | v2.Compose | nn.Sequential):
+        steps = pipeline if isinstance(pipeline, nn.Sequential) else pipeline.transforms
+        within = [step.steps if isinstance(step, LookUp) else [step] for step in steps]
+        return [names(step) for several in within for step in several]
     return type(pipeline).__name__.replace("AugmentAndMixTransform", "AugMix")
 
 

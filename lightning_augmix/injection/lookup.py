@@ -1,0 +1,125 @@
+"""Conversions after AugMix, such as ``ToTensor`` and ``Normalize``, in one pass over the image."""
+
+from collections.abc import Hashable, Sequence
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torchvision import transforms as v1
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from lightning_augmix.kernels.jit import IS_COMPILED
+from lightning_augmix.kernels.lookup import look_up_channel, look_up_pixels
+
+__all__ = ["LookUp", "by_level", "warm_up"]
+
+_BY_LEVEL = (
+    *(v1.ToTensor, v1.PILToTensor, v1.ConvertImageDtype, v1.Normalize),
+    *(v2.ToTensor, v2.PILToTensor, v2.ConvertImageDtype, v2.Normalize, v2.ToImage, v2.ToDtype, v2.ToPureTensor),
+)
+_SETTINGS = ("mean", "std", "dtype", "scale")
+
+
+def by_level(steps: Sequence[Any]) -> int:
+    """The number of steps, from the first on, whose results depend on the level and the channel of a pixel alone.
+
+    Args:
+        steps: The steps after AugMix; what ``Normalize`` alone takes has no levels.
+    """
+    first = list(takewhile(_is_by_level, steps))
+    return len(first) if any(not isinstance(step, v1.Normalize | v2.Normalize) for step in first) else 0
+
+
+def _is_by_level(step: Any) -> bool:
+    has_hooks = isinstance(step, nn.Module) and (step._forward_hooks or step._forward_pre_hooks)
+    return type(step) in _BY_LEVEL and not has_hooks
+
+
+def warm_up() -> None:
+    """Compiles the kernels, or loads their machine code from disk, so that worker processes need not."""
+    for mode in ("RGB", "L"):
+        LookUp([], v1.ToTensor())(Image.new(mode, (1, 1)))
+
+
+class LookUp(nn.Module):
+    """Does what such steps do, by tables of what they make of each level, where they make plain float32 images.
+
+    Args:
+        steps: The steps.
+        container: A container of them, which does what is no single image of eight bits.
+    """
+
+    def __init__(self, steps: Sequence[Any], container: Any) -> None:
+        super().__init__()
+        self.steps, self.container = list(steps), container
+        self._tables: dict[Hashable, tuple[Any, NDArray[np.float32] | None, type[Tensor]]] = {}
+
+    def forward(self, *inputs: Any) -> Any:
+        """Converts an image, or a sample."""
+        img = inputs[0]
+        kind = _kind(img) if len(inputs) == 1 and IS_COMPILED else None
+        if kind is None:
+            return self.container(*inputs)
+        settings = [_constant(vars(step).get(name)) for step in self.steps for name in _SETTINGS]
+        settings.append(torch.get_default_dtype())
+        if kind not in self._tables or self._tables[kind][0] != settings:  # somebody may set a step's attribute
+            self._tables[kind] = (settings, *self._table(img))
+        _, table, made = self._tables[kind]
+        if table is None:
+            return self.container(img)
+        converted = _converted(img, table)
+        return converted if made is Tensor else tv_tensors.Image(converted)
+
+    def _table(self, img: Any) -> tuple[NDArray[np.float32] | None, type[Tensor]]:
+        """What the steps make of an image with all levels, and of which type; no table if that is anything else."""
+        levels = torch.arange(256, dtype=torch.uint8).repeat(_channels(img), 1, 1)
+        if isinstance(img, Image.Image):
+            made = self.container(Image.fromarray(levels[0].numpy()).convert(img.mode))
+        else:
+            made = self.container(levels if type(img) is Tensor else tv_tensors.Image(levels))
+        is_table = type(made) in (Tensor, tv_tensors.Image) and made.dtype == torch.float32
+        if not is_table or made.shape != levels.shape:
+            return None, Tensor
+        return made.as_subclass(Tensor)[:, 0].numpy().copy(), type(made)
+
+    def extra_repr(self) -> str:
+        """The steps."""
+        return ", ".join(" ".join(repr(step).split()) for step in self.steps)
+
+
+def _constant(setting: Any) -> Any:
+    return tuple(setting) if isinstance(setting, list) else setting
+
+
+def _kind(img: Any) -> Hashable:
+    """The kind of image of eight bits, each with a table of its own; ``None`` for anything else."""
+    if isinstance(img, Image.Image):
+        return img.mode if img.mode in ("RGB", "L") else None
+    if type(img) not in (Tensor, tv_tensors.Image) or img.dtype != torch.uint8 or img.device.type != "cpu":
+        return None
+    return (type(img), len(img)) if img.ndim == 3 and len(img) in (1, 3) else None
+
+
+def _channels(img: Any) -> int:
+    return len(img) if isinstance(img, Tensor) else len(img.getbands())
+
+
+def _converted(img: Any, table: NDArray[np.float32]) -> Tensor:
+    size = img.size[::-1] if isinstance(img, Image.Image) else img.shape[1:]
+    converted = torch.empty(len(table), *size)
+    out = converted.numpy().reshape(len(table), -1)
+    if isinstance(img, Tensor):
+        levels = img.as_subclass(Tensor).contiguous().numpy().reshape(len(img), -1)
+        levels.flags.writeable = False  # for a second type, Numba would compile again
+        for row, channel, target in zip(levels, table, out, strict=True):
+            look_up_channel(row, channel, target)
+    elif img.mode == "L":
+        look_up_channel(np.frombuffer(img.tobytes(), np.uint8), table[0], out[0])
+    else:
+        look_up_pixels(np.frombuffer(img.tobytes("raw", "RGBX"), np.uint32), table, out)
+    return converted
