@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
+from lightning_augmix.injection import augment_dataloader
 from lightning_augmix.operations import OPERATIONS
 from lightning_augmix.transform import AugmentAndMixTransform
 
@@ -134,56 +135,67 @@ def operation_times(images: Sequence[Image.Image], size: int, seconds: float) ->
 
 
 class _Files(Dataset[Any]):
-    def __init__(self, paths: Sequence[Path], augmix: Callable[[Image.Image], Any] | None, length: int) -> None:
-        self.paths, self.length = paths, length
-        steps = [v1.RandomResizedCrop(224), v1.RandomHorizontalFlip(), *([augmix] if augmix else []), v1.ToTensor()]
+    def __init__(self, paths: Sequence[Path], crop: Any, augmix: Callable[[Image.Image], Any] | None) -> None:
+        self.paths = paths
+        steps = [crop, v1.RandomHorizontalFlip(), *([augmix] if augmix else []), v1.ToTensor()]
         self.transform = v1.Compose([*steps, v1.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
 
     def __getitem__(self, index: int) -> Any:
-        with Image.open(self.paths[index % len(self.paths)]) as image:
+        with Image.open(self.paths[index]) as image:
             return self.transform(image.convert("RGB"))
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.paths)
 
 
-def load_times(images: Sequence[Image.Image], folder: Path, workers: int, seconds: float) -> Iterator[list[Timing]]:
-    """Times loaders of JPEG files: decode, RandomResizedCrop(224), flip, AugMix or not, ToTensor, Normalize.
+def load_times(
+    images: Sequence[Image.Image], folder: Path, workers: int, seconds: float, *, side: int = 224
+) -> Iterator[list[Timing]]:
+    """Times loaders of JPEG files, with AugMix inserted into their datasets: decode, crop, flip, ToTensor, Normalize.
 
     Args:
         images: Photographs.
-        folder: An empty folder for the files; 500×375 each, like most of ImageNet.
+        folder: An empty folder for the files.
         workers: Worker processes of each loader; 0 for this process.
         seconds: Seconds to spend on each loader.
+        side: 224 for files of 500×375, like most of ImageNet, and RandomResizedCrop, in batches of 32; 32 for files of
+            that size, padded and cropped, in batches of 128.
 
     Yields:
         The timings so far.
     """
-    paths = []
+    size, batch = ((500, 375), 32) if side > 32 else ((side, side), 128)
+    crop = v1.RandomResizedCrop(side) if side > 32 else v1.RandomCrop(side, padding=4)
+    files = []
     for number, image in enumerate(images):
-        paths.append(folder / f"{number}.jpg")
-        image.resize((500, 375)).save(paths[-1], quality=90)
-    every = implementations()
-    augmixes = {"without AugMix": None, "with numba": every["numba"], "with pillow": every["pillow"]}
-    augmixes["with torchvision v2"] = every["torchvision v2"]
-    augmixes["with numba, width 5, depth 5"] = AugmentAndMixTransform(width=5, depth=5, engine="numba")
-    if workers == 0:
-        datasets = {name: _Files(paths, augmix, 1) for name, augmix in augmixes.items()}
-        yield from _side_by_side({name: dataset.__getitem__ for name, dataset in datasets.items()}, seconds)
-        return
+        files.append(folder / f"{side}-{number}.jpg")
+        image.resize(size).save(files[-1], quality=90)
+    # Equally many batches for each worker, and enough of them to make the start of a pass negligible.
+    paths = [files[number % len(files)] for number in range(8 * batch * max(workers, 1))]
+
+    def loader(augmix: Callable[[Image.Image], Any] | None = None) -> DataLoader[Any]:
+        data = _Files(paths, crop, augmix)
+        return DataLoader(data, batch, num_workers=workers, persistent_workers=workers > 0)
+
+    def injected(transform: AugmentAndMixTransform, views: int = 0) -> DataLoader[Any]:
+        return augment_dataloader(loader(), transform, views=views)
+
     loaders = {
-        # Equally many batches for each worker, and enough of them to make the start of a pass negligible.
-        name: DataLoader(_Files(paths, augmix, 32 * 8 * workers), 32, num_workers=workers, persistent_workers=True)
-        for name, augmix in augmixes.items()
+        "without AugMix": loader(),
+        "with numba": injected(AugmentAndMixTransform(engine="numba")),
+        "with numba, views=2": injected(AugmentAndMixTransform(engine="numba"), views=2),
+        "with numba, width 5, depth 5": injected(AugmentAndMixTransform(width=5, depth=5, engine="numba")),
+        "with pillow": injected(AugmentAndMixTransform(engine="pillow")),
+        "with torchvision v2": loader(v2.AugMix()),
     }
+    for each in loaders.values():
+        next(iter(each))
     passes: dict[str, list[float]] = {name: [] for name in loaders}
-    for loader in loaders.values():
-        for _ in loader:
-            pass
     end = time.perf_counter() + seconds * len(loaders)
     while time.perf_counter() < end or min(map(len, passes.values())) < 3:
-        for name, loader in loaders.items():
+        for name, each in loaders.items():
             start = time.perf_counter()
-            count = sum(len(batch) for batch in loader)
-            passes[name].append(1000 * (time.perf_counter() - start) / count)
+            for _ in each:
+                pass
+            passes[name].append(1000 * (time.perf_counter() - start) / len(paths))
         yield [Timing(name, statistics.median(times)) for name, times in passes.items()]

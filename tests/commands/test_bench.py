@@ -21,15 +21,17 @@ def test_it_prints_tables_and_a_sentence_and_writes_figures_and_a_chart(workers,
     for words in (
         "AugMix, 12×12",
         "AugMix, 16×16",
-        "JPEG loader",
+        "JPEG loader, 224×224",
+        "JPEG loader, 32×32",
+        "with numba, views=2",
         "torchvision v2",
         "timm",
-        "needs about num_workers=",
+        "from about num_workers=",
     ):
         assert words in printed
     (folder,) = tmp_path.glob("outputs/*/*")
     times = json.loads((folder / "bench.json").read_text())["milliseconds"]
-    assert times.keys() == {"12×12", "16×16", "operations", "loader"}
+    assert times.keys() == {"12×12", "16×16", "operations", "JPEG loader, 224×224", "JPEG loader, 32×32"}
     assert times["operations"].keys() == {f"{name}, {engine}" for name in OPERATIONS for engine in ("numba", "pillow")}
     assert all(value > 0 for part in times.values() for value in part.values())
     with Image.open(folder / "bench.png") as chart:
@@ -58,11 +60,13 @@ def test_bad_values_end_with_one_line(argument, words, command):
 
 
 def test_the_sentence_counts_processes():
-    times = {"without AugMix": 2.0, "with numba": 2.3}
-    assert "15 % slower (2.00 ms without it, 2.30 ms with it, 1 process)" in bench._in_words(times, 0, 1000)
-    assert "num_workers=3, or 2 without AugMix." in bench._in_words(times, 0, 1000)
-    assert "num_workers=7, or 6 without AugMix." in bench._in_words(times, 3, 1000)
-    assert "image 0 % slower" in bench._in_words({**times, "with numba": 1.9}, 0, 1000)
+    times = {"without AugMix": 2.0, "with numba": 2.3, "with numba, views=2": 3.5}
+    sentence = bench._in_words(times, 0, 1000)
+    assert "takes 2.00 ms without AugMix, 2.30 ms with it (+15 %)" in sentence
+    assert "and 3.50 ms with two views for JSDLoss (+75 %) (1 process)" in sentence
+    assert "from about num_workers=3 on, 4 with views, and 2 without AugMix." in sentence
+    assert "from about num_workers=7 on, 11 with views, and 6 without AugMix." in bench._in_words(times, 3, 1000)
+    assert "1.90 ms with it (-5 %)" in bench._in_words({**times, "with numba": 1.9}, 0, 1000)
 
 
 def test_photographs_of_ones_own(tmp_path):
