@@ -83,8 +83,9 @@ def check(data, classes, size, train):
         assert images.dtype == torch.float32
         assert 0 <= targets.min() <= targets.max() < classes
     augmix = AugmentAndMixTransform()
-    steps = [type(step).__name__ for step in augment_dataset(data.train_data, augmix).dataset.transform.transforms]
-    assert steps[-5:] == ["AugmentAndMixTransform", "ToImage", "ToDtype", "Normalize", "ToPureTensor"]
+    *_, last, converting = augment_dataset(data.train_data, augmix).dataset.transform.transforms
+    steps = [type(step).__name__ for step in (last, *converting.steps)]
+    assert steps == ["AugmentAndMixTransform", "ToImage", "ToDtype", "Normalize", "ToPureTensor"]
 
 
 def test_digits():
