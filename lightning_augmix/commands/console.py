@@ -162,7 +162,7 @@ def readable_errors(command: str) -> Iterator[None]:
             sys.exit(message)
         # Hydra goes on with the next job, and raises this again in the end.
         print(message, file=sys.stderr)
-        runs.record(error=_message(error))
+        runs.record(error=_message(error), in_its_folder=not isinstance(error, runs.UsedFolderError))
         raise sweeps.JobFailedError from error
     finally:
         if not is_inside:
@@ -171,7 +171,15 @@ def readable_errors(command: str) -> Iterator[None]:
 
 
 def _is_for_the_user(error: Exception) -> bool:
-    kinds = (HydraException, OmegaConfBaseException, UsageError, PlacementError, OSError, ImportError)
+    kinds = (
+        HydraException,
+        OmegaConfBaseException,
+        UsageError,
+        runs.UsedFolderError,
+        PlacementError,
+        OSError,
+        ImportError,
+    )
     is_full_disk = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
     return is_full_disk or isinstance(error, kinds) or _is_misconfiguration(error)
 

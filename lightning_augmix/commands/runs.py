@@ -22,11 +22,15 @@ from lightning_augmix._files import whole_file
 from lightning_augmix._text import printable
 from lightning_augmix.commands import sweeps
 
-__all__ = ["Runs", "finished", "record", "release_at_the_end", "resumed", "used_by_another"]
+__all__ = ["Runs", "UsedFolderError", "finished", "record", "release_at_the_end", "resumed", "used_by_another"]
 
 # What tells that a folder is that of a run.
 _LEFT = ("checkpoints/*.ckpt", "logs/metrics.csv", "tensorboard")
 _locks: list[IO[str]] = []
+
+
+class UsedFolderError(ValueError):
+    """The folder of a run is that of another."""
 
 
 class Runs(Callback):
@@ -50,7 +54,7 @@ class Runs(Callback):
             SystemExit: If it has the runs of another.
         """
         folder = Path(config.hydra.sweep.dir)
-        has_runs = any(any(folder.glob(f"*/{pattern}")) for pattern in (*_LEFT, "run-[0-9]*.json"))
+        has_runs = sweeps.has_runs(folder) or any(any(folder.glob(f"*/{pattern}")) for pattern in _LEFT)
         if has_runs and not sweeps.is_same_sweep(folder, config.hydra.overrides.task):
             _exit(f"{folder} has the runs of another sweep: choose another hydra.sweep.dir.")
         _take(str(folder), "hydra.sweep.dir")
@@ -117,41 +121,62 @@ def resumed(ckpt_path: str | None) -> str | None:
     return str(last) if sweeps.is_sweep() and last.is_file() else ckpt_path
 
 
-def finished() -> float | None:
-    """The objective of this run of a sweep, if it has come to its end before."""
-    path = sweeps.record_path(HydraConfig.get().runtime.output_dir)
-    if not sweeps.is_sweep() or not path.exists():
+def finished(settings: Mapping[str, Any]) -> float | None:
+    """The objective of this run of a sweep, if it has come to its end before.
+
+    Args:
+        settings: What this run is about to do.
+
+    Raises:
+        UsedFolderError: If the run that is there had other overrides or settings.
+    """
+    if not sweeps.is_sweep():
         return None
-    found = sweeps.read_record(path)
+    config: Any = HydraConfig.get()
+    folder = config.runtime.output_dir
+    found = sweeps.read_record(sweeps.record_path(folder))
+    if found is None:
+        return None
+    changed = [key for key in settings.keys() | found["settings"] if settings.get(key) != found["settings"].get(key)]
+    if found["overrides"] != list(config.overrides.task) or changed:
+        of = f" with another {', '.join(sorted(changed))}" if changed else ""
+        raise UsedFolderError(f"{folder} has a run{of}: choose another hydra.sweep.dir.")
     return float("nan" if found["objective"] is None else found["objective"]) if found["error"] is None else None
 
 
 def record(
     measures: Mapping[str, float] | None = None,
     *,
+    settings: Mapping[str, Any] | None = None,
     objective: float | None = None,
     seconds: float = 0,
     error: str | None = None,
+    in_its_folder: bool = True,
 ) -> None:
     """Writes down how a run ended, or that it has begun.
 
     Args:
         measures: What it reached, each in [0, 1].
+        settings: What it was about to do; ``None`` for those of the record that is there.
         objective: That of the sweep, in [0, 1].
         seconds: How long it took, at least 0.
         error: Why it failed.
+        in_its_folder: ``False`` for the folder of the sweep, if that of the run is another's.
     """
     config: Any = HydraConfig.get()
+    path = sweeps.record_path(config.runtime.output_dir if in_its_folder else config.sweep.dir)
+    before = sweeps.read_record(path) or {"settings": {}}
     run = {
         "number": config.job.num if sweeps.is_sweep() else 0,
         "overrides": list(config.overrides.task),
+        "settings": dict(before["settings"] if settings is None else settings),
         "measures": dict(measures or {}),
         "objective": None if objective is None or math.isnan(objective) else objective,
         "seconds": seconds,
         "error": error,
     }
-    with whole_file(sweeps.record_path(config.runtime.output_dir)) as path:
-        path.write_text(json.dumps(run), encoding="utf-8")
+    with whole_file(path) as part:
+        part.write_text(json.dumps(run), encoding="utf-8")
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -30,6 +32,7 @@ from lightning_augmix._text import printable
 __all__ = [
     "JobFailedError",
     "expected_end",
+    "has_runs",
     "how_to_go_on",
     "is_same_sweep",
     "is_sweep",
@@ -99,19 +102,28 @@ def _overrides(sweep: Path) -> list[str] | None:
     """The overrides of a sweep over all combinations; ``None`` of others, which choose as they go."""
     try:
         config: Any = OmegaConf.load(sweep / "multirun.yaml")
+        overrides = list(config.hydra.overrides.task)
         is_over_all = config.hydra.sweeper._target_.endswith(f".{BasicSweeper.__name__}")
-        return list(config.hydra.overrides.task) if is_over_all and not config.hydra.sweeper.params else None
+        return overrides if is_over_all and not config.hydra.sweeper.params and _combinations(overrides) else None
     except (OSError, ValueError, AttributeError, YAMLError, OmegaConfBaseException):
         return None
 
 
-def _runs(sweep: Path) -> list[list[str]] | None:
-    """The overrides of each run, by its number, if they are known before."""
-    overrides = _overrides(sweep)
-    if overrides is None:
+def _combinations(overrides: list[str]) -> list[list[str]] | None:
+    """The overrides of each run, by its number; ``None`` if the numbers are other ones the next time."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        if any(isinstance(each.value(), Glob) or getattr(each.value(), "shuffle", False) for each in parsed):
+            return None
+        [runs] = BasicSweeper.split_arguments(parsed, None)
+    except HydraException:
         return None
-    [runs] = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)
     return runs
+
+
+def _runs(sweep: Path) -> list[list[str]] | None:
+    overrides = _overrides(sweep)
+    return None if overrides is None else _combinations(overrides)
 
 
 def _is_unfinished(sweep: Path) -> bool:
@@ -132,21 +144,36 @@ def record_path(folder: str | Path) -> Path:
     return Path(folder) / (f"run-{HydraConfig.get().job.num}.json" if is_sweep() else "run.json")
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any] | None:
     """Reads the record of a run.
 
     Args:
         path: The file.
+
+    Returns:
+        The record; ``None`` if the file is not there, or is not one.
     """
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and "objective" in record else None
+
+
+def has_runs(sweep: Path) -> bool:
+    """Whether there are records of runs in the folder of a sweep, or in those within.
+
+    Args:
+        sweep: The folder.
+    """
+    return bool(_records(sweep))
 
 
 def _records(sweep: Path) -> dict[tuple[Path, int], dict[str, Any]]:
     """The records of runs, by their path and when they were written."""
     paths = (path for path in sweep.rglob("run-*.json") if re.fullmatch(r"run-\d+", path.stem))
     found = {(path, path.stat().st_mtime_ns): read_record(path) for path in paths}
-    return {key: record for key, record in found.items() if "objective" in record}  # others may be of anything
+    return {key: record for key, record in found.items() if record is not None}
 
 
 def _ended(sweep: Path) -> list[dict[str, Any]]:
@@ -170,7 +197,7 @@ def this_run() -> str:
     if runs is None:
         return f"Run {number + 1} of the sweep"
     shared = set.intersection(*map(set, runs))
-    own = ", ".join(each for each in runs[number] if each not in shared)
+    own = ", ".join(each for each in config.overrides.task if each not in shared)
     return f"Run {number + 1} of {len(runs)}{own and f' ({own})'}"
 
 

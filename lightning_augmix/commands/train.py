@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
+from lightning_augmix import __version__
 from lightning_augmix._checks import integer, one_of
 from lightning_augmix._text import printable
 from lightning_augmix.commands import runs, sweeps
@@ -38,7 +40,8 @@ def train(cfg: "DictConfig") -> float:
     from lightning.pytorch.utilities import rank_zero_info
 
     log_through_hydra()
-    before = runs.finished()
+    settings = _settings(cfg)
+    before = runs.finished(settings)
     if before is not None:
         rank_zero_info(f"{sweeps.this_run()} came to its end before.")
         return before
@@ -46,7 +49,7 @@ def train(cfg: "DictConfig") -> float:
     started = time.monotonic()
     if sweeps.is_sweep():
         rank_zero_info(f"{sweeps.this_run()}{sweeps.expected_end()}.")
-        runs.record(error="It was interrupted.")
+        runs.record(settings=settings, error="It was interrupted.")
         sweeps.leave_launcher()
     cfg.ckpt_path = runs.resumed(cfg.ckpt_path)
     classes = cfg.data.classes if cfg.ckpt_path is None else _resumed_classes(cfg)
@@ -70,6 +73,12 @@ def train(cfg: "DictConfig") -> float:
     return objective
 
 
+def _settings(cfg: "DictConfig") -> dict[str, Any]:
+    """All that decides what a run does, by the names of groups."""
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {**settings, "version of lightning-augmix": __version__}
+
+
 def _check(cfg: "DictConfig") -> None:
     """Rejects what the constructors accept but the fit would fail on."""
     with usage_errors():
@@ -78,7 +87,7 @@ def _check(cfg: "DictConfig") -> None:
         one_of("objective", cfg.objective, _OBJECTIVES)
     used = runs.used_by_another(HydraConfig.get().runtime.output_dir, cfg.ckpt_path)
     if used is not None:
-        raise UsageError(used)
+        raise runs.UsedFolderError(used)
     if "augmix" in (cfg.get("callbacks") or {}):
         raise UsageError("callbacks=augmix is for your own applications; here, AugMix is the group augmix.")
     augmix = cfg.get("augmix") or {}

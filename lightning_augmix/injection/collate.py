@@ -75,7 +75,8 @@ class CollateViews:
             )
         if not any(has_views):
             return self.collate(samples)
-        if self.collate is default_collate and all(has_views):
+        counts = {tuple(len(e.images) if isinstance(e, Views) else 0 for e in entries) for entries, _ in flat}
+        if self.collate is default_collate and len(counts) == 1 and set(*counts) <= {0, 1 + self.views}:
             return collate(samples, collate_fn_map={**default_collate_fn_map, Views: _collate_views})
         entries_of = [
             entries_of_views(entries) if has else [entries] for (entries, _), has in zip(flat, has_views, strict=True)
@@ -142,7 +143,8 @@ def _collate_views(batch: list[Views], *, collate_fn_map: Any) -> Any:
     """Collates an entry that is an image in every sample, all clean ones first, as torch's own function does."""
     images = [view for views in zip(*(entry.images for entry in batch), strict=True) for view in views]
     collated = collate(images, collate_fn_map=collate_fn_map)
-    _check_batches([collated], len(batch))
+    if not isinstance(collated, list):
+        _check_batches([collated], len(batch))
     return collated
 
 

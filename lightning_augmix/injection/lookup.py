@@ -1,6 +1,6 @@
 """Conversions after AugMix, such as ``ToTensor`` and ``Normalize``, in one pass over the image."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -36,14 +36,20 @@ def by_level(steps: Sequence[Any]) -> int:
 
 
 def _is_by_level(step: Any) -> bool:
-    has_hooks = isinstance(step, nn.Module) and (step._forward_hooks or step._forward_pre_hooks)
-    return type(step) in _BY_LEVEL and not has_hooks
+    """Whether a step is one of torchvision's, and nobody changed what it does."""
+    is_patched = any(callable(value) and hasattr(type(step), name) for name, value in vars(step).items())
+    return type(step) in _BY_LEVEL and not is_patched and not _has_hooks(step)
+
+
+def _has_hooks(step: Any) -> bool:
+    attributes = vars(step)
+    return bool(attributes.get("_forward_hooks") or attributes.get("_forward_pre_hooks"))
 
 
 def warm_up() -> None:
     """Compiles the kernels, or loads their machine code from disk, so that worker processes need not."""
     for mode in ("RGB", "L"):
-        LookUp([], v1.ToTensor())(Image.new(mode, (1, 1)))
+        LookUp([v1.ToTensor()], v1.Compose)(Image.new(mode, (1, 1)))
 
 
 class LookUp(nn.Module):
@@ -51,19 +57,19 @@ class LookUp(nn.Module):
 
     Args:
         steps: The steps.
-        container: A container of them, which does what is no single image of eight bits.
+        container: ``v1.Compose`` or ``v2.Compose``; with the steps, it does what is no single image of eight bits.
     """
 
-    def __init__(self, steps: Sequence[Any], container: Any) -> None:
+    def __init__(self, steps: Sequence[Any], container: Callable[[list[Any]], Any]) -> None:
         super().__init__()
-        self.steps, self.container = list(steps), container
+        self.steps, self.container = list(steps), container(list(steps))
         self._tables: dict[Hashable, tuple[Any, NDArray[np.float32] | None, type[Tensor]]] = {}
 
     def forward(self, *inputs: Any) -> Any:
         """Converts an image, or a sample."""
         img = inputs[0]
         kind = _kind(img) if len(inputs) == 1 and IS_COMPILED else None
-        if kind is None:
+        if kind is None or any(map(_has_hooks, self.steps)):
             return self.container(*inputs)
         settings = [_constant(vars(step).get(name)) for step in self.steps for name in _SETTINGS]
         settings.append(torch.get_default_dtype())
@@ -77,7 +83,7 @@ class LookUp(nn.Module):
 
     def _table(self, img: Any) -> tuple[NDArray[np.float32] | None, type[Tensor]]:
         """What the steps make of an image with all levels, and of which type; no table if that is anything else."""
-        levels = torch.arange(256, dtype=torch.uint8).repeat(_channels(img), 1, 1)
+        levels = torch.arange(256, dtype=torch.uint8, device="cpu").repeat(_channels(img), 1, 1)
         if isinstance(img, Image.Image):
             made = self.container(Image.fromarray(levels[0].numpy()).convert(img.mode))
         else:
@@ -85,7 +91,7 @@ class LookUp(nn.Module):
         is_table = type(made) in (Tensor, tv_tensors.Image) and made.dtype == torch.float32
         if not is_table or made.shape != levels.shape:
             return None, Tensor
-        return made.as_subclass(Tensor)[:, 0].numpy().copy(), type(made)
+        return made.as_subclass(Tensor)[:, 0].detach().numpy().copy(), type(made)
 
     def extra_repr(self) -> str:
         """The steps."""
@@ -93,7 +99,12 @@ class LookUp(nn.Module):
 
 
 def _constant(setting: Any) -> Any:
-    return tuple(setting) if isinstance(setting, list) else setting
+    """A value that does not change with the setting, and can be compared."""
+    if isinstance(setting, Tensor | np.ndarray):
+        return tuple(torch.as_tensor(setting).detach().flatten().tolist())
+    if isinstance(setting, dict):
+        return tuple(setting.items())
+    return tuple(map(_constant, setting)) if isinstance(setting, list | tuple) else setting
 
 
 def _kind(img: Any) -> Hashable:
@@ -111,7 +122,7 @@ def _channels(img: Any) -> int:
 
 def _converted(img: Any, table: NDArray[np.float32]) -> Tensor:
     size = img.size[::-1] if isinstance(img, Image.Image) else img.shape[1:]
-    converted = torch.empty(len(table), *size)
+    converted = torch.empty(len(table), *size, dtype=torch.float32, device="cpu")
     out = converted.numpy().reshape(len(table), -1)
     if isinstance(img, Tensor):
         levels = img.as_subclass(Tensor).contiguous().numpy().reshape(len(img), -1)

@@ -234,7 +234,8 @@ def _in_one_pass(pipeline: Any, steps: list[Any]) -> list[Any]:
     count = by_level(steps)
     if count == 0:
         return steps
-    container = pipeline if _children(pipeline) is None else _container(pipeline, steps[:count])
+    # Not a copy of the pipeline's container, whose hooks are called by the copy around all steps.
+    container = v2.Compose if isinstance(pipeline, v2.Transform | nn.Sequential) else v1.Compose
     return [LookUp(steps[:count], container), *steps[count:]]
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset, Subset
 from lightning_augmix._checks import is_boolean
 from lightning_augmix._text import printable
 
-__all__ = ["Classes", "as_class", "classes_of", "renumbered", "stratified_part"]
+__all__ = ["Classes", "as_class", "classes_of", "renumbered", "stratified", "stratified_part"]
 
 _TRIED = 16  # samples of a wrapper
 
@@ -164,21 +164,28 @@ def renumbered(corrupted: Classes, clean: Classes, where: str, where_clean: str)
     return numbers
 
 
-def stratified_part(data: Any, count: int, targets: NDArray[np.int64] | None = None) -> Any:
-    """Takes a part of a dataset, with the classes in proportion; the same part of all sets of the same images.
+def stratified(count: int, length: int, targets: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """The positions of a part of some images, with the classes in proportion, in ascending order.
 
     Args:
-        data: A map-style dataset.
+        count: Number of images in the part.
+        length: Number of all images, at least as many.
+        targets: The number of each image's class; ``None`` for images in no particular order.
+    """
+    by_class = np.arange(length) if targets is None else np.argsort(targets, kind="stable")
+    return np.sort(by_class[(2 * np.arange(count) + 1) * length // (2 * count)])
+
+
+def stratified_part(data: Any, count: int) -> Any:
+    """Takes such a part of a dataset.
+
+    Args:
+        data: A map-style dataset; one that does not list its classes is taken to be in no particular order.
         count: Number of images.
-        targets: The number of each image's class; ``None`` for those that the dataset lists. One that lists none is
-            taken to be in no particular order.
 
     Returns:
-        A ``Subset`` in the dataset's order; the dataset itself, if it has no more images.
+        A ``Subset``; the dataset itself, if it has no more images.
     """
     if len(data) <= count:
         return data
-    if targets is None:
-        targets = classes_of(data).targets
-    by_class = np.arange(len(data)) if targets is None else np.argsort(targets, kind="stable")
-    return Subset(data, np.sort(by_class[(2 * np.arange(count) + 1) * len(data) // (2 * count)]).tolist())
+    return Subset(data, stratified(count, len(data), classes_of(data).targets).tolist())

@@ -19,7 +19,7 @@ from torchvision.datasets import DatasetFolder
 from lightning_augmix import __version__
 from lightning_augmix._checks import integer, string
 from lightning_augmix.operations import AugmentationSet, resolve_operations
-from lightning_augmix.robustness.classes import classes_of, renumbered, stratified_part
+from lightning_augmix.robustness.classes import classes_of, renumbered, stratified
 from lightning_augmix.robustness.measure import BINS, Errors, Flips, like_the_model
 from lightning_augmix.robustness.published import CORRUPTIONS, SEVERITIES, CorruptedData, open_corruptions
 from lightning_augmix.robustness.report import Calibration, RobustnessReport
@@ -70,8 +70,8 @@ def evaluate_robustness(
             that resemble one of them.
         sequences: Sequences of perturbed test images, for the rate of flips: a folder in the format of CIFAR-10-P or
             ImageNet-P, or the result of ``compute_perturbations``; ``None`` for none.
-        limit: Number of images to measure on, at least 1: a part with the classes in proportion, the same in every set,
-            which the report says; ``None`` for all.
+        limit: Number of images to measure on, at least 1: a part with the classes in proportion, which the report says;
+            ``None`` for all. It takes sets of the same images in the same order.
 
     Returns:
         The report, the same on every rank.
@@ -113,7 +113,7 @@ def evaluate_robustness(
     _check_inputs(sets)
     numbers = _numbers_of_model(sets)
     whole, flipping = len(sets[0]), _flipping(perturbed, transform, sets[0])
-    if limit is not None:
+    if limit is not None and limit < whole:
         sets, flipping = _parts(sets, numbers, flipping, limit)
     # A copy, because a Trainer changes modes, dtypes and devices. The module's own Trainer stays out of it.
     own_trainer = getattr(model, "_trainer", None)
@@ -147,8 +147,12 @@ def evaluate_robustness(
         digest=data.digest,
         part_of=whole if len(sets[0]) < whole else None,
         flip_rates=flip_rates,
-        sequences=None if perturbed is None else perturbed.source,
+        sequences=None if perturbed is None else f"{perturbed.source}, {_count(flipping)} each",
     )
+
+
+def _count(flipping: Mapping[str, Any]) -> int:
+    return len(next(iter(flipping.values())))
 
 
 def _flipping(data: PerturbedData | None, transform: Callable[[Image.Image], Any], clean: Any) -> dict[str, Any]:
@@ -164,26 +168,41 @@ def _flipping(data: PerturbedData | None, transform: Callable[[Image.Image], Any
                 f"Expected the frames of {name} to be inputs like the clean ones, {list(expected.shape)} of "
                 f"{expected.dtype}; got {list(found.shape[1:])} of {found.dtype}."
             )
+        first = next(iter(sets))
+        if len(images) != len(sets[first]):
+            raise ValueError(
+                f"Expected equally many sequences of every perturbation; got {len(sets[first])} of {first}, "
+                f"{len(images)} of {name}: files are missing."
+            )
     return sets
 
 
 def _parts(
     sets: Sequence[Any], numbers: Sequence[Mapping[int, int] | None], flipping: Mapping[str, Any], limit: int
 ) -> tuple[list[Any], dict[str, Any]]:
-    """The same part of each set; one that does not list its classes has those of a set of as many images."""
+    """The same part of each set; one with as many images as the part is taken to be it."""
+    count = len(sets[0])
     targets = [classes_of(images).targets for images in sets]
     targets = [
         found if found is None or renumber is None else np.array([renumber[number] for number in found.tolist()])
         for found, renumber in zip(targets, numbers, strict=True)
     ]
-    of_length = {len(found): found for found in reversed(targets) if found is not None}
-    return (
-        [
-            stratified_part(images, limit, of_length.get(len(images)) if found is None else found)
-            for images, found in zip(sets, targets, strict=True)
-        ],
-        {name: stratified_part(images, limit, of_length.get(len(images))) for name, images in flipping.items()},
-    )
+    listed = next((found for found in targets if found is not None and len(found) == count), None)
+    chosen = stratified(limit, count, listed)
+
+    def part(images: Any, found: Any) -> Any:
+        known = None if listed is None else listed if len(images) == count else listed[chosen]
+        are_alike = found is None or known is None or np.array_equal(found, known)
+        if len(images) not in (count, limit) or not are_alike:
+            place, order = getattr(images, "root", name_of(images)), "" if are_alike else " in another order"
+            raise ValueError(
+                f"Expected, with `limit`, {count} images in every set, in one order, or the {limit} chosen ones; "
+                f"{place} has {len(images)}{order}: leave out `limit`."
+            )
+        return Subset(images, chosen.tolist()) if len(images) == count else images
+
+    parts = [part(images, found) for images, found in zip(sets, targets, strict=True)]
+    return parts, {name: part(images, None) for name, images in flipping.items()}
 
 
 def name_of(images: Any) -> str:

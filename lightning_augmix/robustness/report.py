@@ -401,6 +401,7 @@ def _facts(report: RobustnessReport) -> dict[str, Any]:
         "part_of": report.part_of,
         "source": report.source,
         "sequences": report.sequences,
+        "perturbations": ", ".join(report.flip_rates) or None,
         library: report.versions.get(library),
     }
     return facts | {name: value for name, value in later.items() if value is not None}

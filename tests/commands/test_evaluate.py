@@ -101,8 +101,10 @@ def test_a_report_is_named_for_the_folder_of_its_run(command, checkpoints, tmp_p
 
 
 def test_a_part_and_sequences_of_published_files(command, checkpoints, tmp_path):
-    write_cifar_c(tmp_path / "c")
-    write_cifar_p(tmp_path / "p")
+    digits = Digits(train=False)
+    write_cifar_c(tmp_path / "c", count=360)
+    np.save(tmp_path / "c" / "labels.npy", np.tile(digits.targets, 5))
+    write_cifar_p(tmp_path / "p", count=360)
     both = ",".join(map(str, checkpoints))
     printed = command(
         f"ckpt_path=[{both}]", "names=[a-seed0,a-seed1]", "corruptions=c", "sequences=p", "limit=30", *QUICK
@@ -127,7 +129,7 @@ def test_a_part_and_sequences_that_are_computed(command, checkpoints, tmp_path):
     assert np.bincount(labels).tolist() == [3] * 10
     report = RobustnessReport.load(files(tmp_path) / "standard.json")
     assert (report.images, report.part_of, len(report.flip_rates)) == (30, 360, 10)
-    assert report.sequences == "computed at CIFAR-10-P's strengths, seed 3"
+    assert report.sequences == "computed at CIFAR-10-P's strengths, seed 3, 30 each"
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_a_run_that_ended_returns_its_objective_again(command, tmp_path, monkeyp
     assert record["objective"] == record["measures"]["held-out accuracy"]
     assert record["seconds"] > 0
     original = train.runs.finished
-    monkeypatch.setattr(train.runs, "finished", lambda: returned.append(original()) or returned[-1])
+    monkeypatch.setattr(train.runs, "finished", lambda settings: returned.append(original(settings)) or returned[-1])
     command(*arguments)
     assert returned == [record["objective"]]
 
@@ -127,6 +127,42 @@ def test_two_runs_that_are_given_one_folder_do_not_go_on_with_each_other(command
             command(*arguments)
         assert "sweep/same is the folder of another run" in capfd.readouterr().err
     assert "seed=1" in json.loads((tmp_path / "sweep" / "same" / "run-0.json").read_text())["overrides"]
+
+
+def test_a_run_of_other_settings_is_not_gone_on_with(command, tmp_path, capfd):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    mine = tmp_path / "conf" / "experiment" / "mine.yaml"
+    mine.write_text("# @package _global_\nmodel:\n  learning_rate: 0.1\n")
+    arguments = [*SMALL, "experiment=mine", "seed=1,2", "hydra.sweep.dir=named", "--config-dir", tmp_path / "conf"]
+    command(*arguments)
+    assert len(ended(command(*arguments))) == 2
+    mine.write_text("# @package _global_\nmodel:\n  learning_rate: 0.2\n")
+    kept = content(tmp_path / "named" / "0")
+    with pytest.raises(SystemExit, match=r"2 of 4 runs failed\."):
+        command(*arguments)
+    assert "named/0 has a run with another model: choose another hydra.sweep.dir." in capfd.readouterr().err
+    assert content(tmp_path / "named" / "0") == kept
+
+
+def test_runs_deeper_in_the_folder_are_those_of_another_sweep(command):
+    arguments = [*SMALL, "hydra.sweep.dir=named", "hydra.sweep.subdir=group/${hydra.job.num}"]
+    command(*arguments, "seed=1")
+    with pytest.raises(SystemExit, match="named has the runs of another sweep"):
+        command(*arguments, "seed=3")
+    assert "Run 1 of 1 came to its end before." in command(*arguments, "seed=1")
+
+
+@pytest.mark.parametrize("override", ["seed=shuffle(1,2,3)", "model=glob(small*)", "seed=interval(0,1)"])
+def test_sweeps_whose_runs_have_other_numbers_the_next_time_do_not_go_on(override, tmp_path):
+    sweeper = {"_target_": "hydra._internal.BasicSweeper", "params": None}
+    OmegaConf.save({"hydra": {"sweeper": sweeper, "overrides": {"task": [override]}}}, tmp_path / "multirun.yaml")
+    assert not sweeps.is_same_sweep(tmp_path, [override])
+
+
+def test_sweeps_over_files_and_in_random_order_run(command):
+    assert "Run 1 of the sweep." in command(*SMALL, "model=glob(small*)")
+    printed = command(*SMALL, "seed=shuffle(1,2)")
+    assert printed[printed.rindex("Runs  ") :].count("seed=") == 2
 
 
 @pytest.mark.slow

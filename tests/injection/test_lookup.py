@@ -11,7 +11,9 @@ from torchvision import transforms as v1
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from lightning_augmix import AugmentAndMixTransform
 from lightning_augmix.injection.lookup import LookUp, by_level
+from lightning_augmix.injection.pipeline import find_place, insert
 from strategies import arrays
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,7 +34,7 @@ tails = pytest.mark.parametrize("steps", TAILS.values(), ids=TAILS)
 
 
 def look_up(steps, container=v1.Compose):
-    return LookUp(steps, container(steps))
+    return LookUp(steps, container)
 
 
 def images(array):
@@ -73,7 +75,7 @@ def test_it_does_what_the_steps_do_to_the_bit(steps, array):
 def test_samples_and_what_has_no_levels_go_through_the_steps(container):
     steps = TAILS["v2"]
     both = container(steps) if container is v2.Compose else container(*steps)
-    conversion = LookUp(steps, both)
+    conversion = LookUp(steps, v2.Compose)
     img = tv_tensors.Image(torch.arange(90, dtype=torch.uint8).reshape(3, 5, 6))
     mask = tv_tensors.Mask(torch.ones(5, 6, dtype=torch.uint8))
     for inputs in [(img,), (img / 255,), (img[None],), (img.float(),)]:
@@ -109,13 +111,47 @@ def test_a_step_that_is_changed_is_followed():
 
 def test_another_default_dtype_is_the_steps():
     conversion, img = look_up(TAILS["ToTensor"]), Image.new("L", (4, 3), 9)
+    fixed = look_up(TAILS["v2, plain"])
     before = torch.get_default_dtype()
     assert conversion(img).dtype == before
     torch.set_default_dtype(torch.float64)
     try:
         assert conversion(img).dtype == torch.float64
+        assert fixed(img.convert("RGB")).dtype == torch.float32
     finally:
         torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_settings_that_are_tensors_or_arrays_are_followed(kind):
+    mean = kind([0.5, 0.5, 0.5])
+    steps = [v1.ToTensor(), v1.Normalize(mean, [0.25] * 3)]
+    conversion, img = look_up(steps), Image.new("RGB", (4, 3), (9, 8, 7))
+    conversion(img)
+    mean *= 2
+    assert torch.equal(conversion(img), v1.Compose(steps)(img))
+    steps[1].mean = kind([0.1, 0.2, 0.3])
+    assert torch.equal(conversion(img), v1.Compose(steps)(img))
+
+
+def test_hooks_that_come_later_are_called():
+    steps = [v1.ToTensor(), v1.Normalize([0.5], [0.25])]
+    conversion, img = look_up(steps), Image.new("RGB", (4, 3), (9, 8, 7))
+    conversion(img)
+    steps[1].register_forward_hook(lambda module, inputs, output: output * 2)
+    assert torch.equal(conversion(img), v1.Compose(steps)(img))
+
+
+def doubled():
+    pipeline = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    pipeline.register_forward_hook(lambda module, inputs, output: output * 2)
+    return pipeline
+
+
+def test_hooks_of_the_pipeline_are_called_once():
+    pipeline, img = doubled(), Image.new("RGB", (4, 3), (90, 80, 70))
+    augmented = insert(pipeline, find_place(pipeline), AugmentAndMixTransform(severity=0))
+    assert torch.equal(augmented(img), pipeline(img))
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
@@ -136,6 +172,12 @@ def hooked():
     return step
 
 
+def patched(name, step=None):
+    step = step or v1.Normalize([0.5], [0.5])
+    setattr(step, name, lambda img, *_: (img - img.mean()) / img.std())
+    return step
+
+
 @pytest.mark.parametrize(
     ("steps", "count"),
     [
@@ -148,6 +190,9 @@ def hooked():
         ([Subclass(), v1.Normalize([0.5], [0.5])], 0),
         ([v2.ToImage(), hooked()], 1),
         ([v1.ToTensor(), lambda img: img], 1),
+        ([v1.ToTensor(), patched("forward")], 1),
+        ([v2.ToImage(), v2.ToDtype(torch.float32), patched("forward", v2.Normalize([0.5], [0.5]))], 2),
+        ([patched("transform", v2.ToDtype(torch.float32))], 0),
     ],
 )
 def test_which_steps_depend_on_levels_alone(steps, count):

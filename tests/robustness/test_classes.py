@@ -252,6 +252,16 @@ def test_a_limit_takes_parts_of_sequences(tmp_path):
     assert part.flip_rates["gaussian_noise"] == pytest.approx((answers[:, 1:] != answers[:, :1]).mean())
 
 
+def test_a_limit_refuses_sets_of_other_images_or_in_another_order(tmp_path):
+    write_cifar_c(tmp_path, count=11, corruptions=["fog"])
+    clean = Clean(11)
+    clean.targets = [(index + 1) % 3 for index in range(11)]
+    with pytest.raises(ValueError, match=r"(11 in another order: leave out `limit`|to be the same images)"):
+        limited(tmp_path, clean, tmp_path, 4)
+    with pytest.raises(ValueError, match=r"with `limit`, 12 images in every set.* has 11: leave out `limit`"):
+        limited(tmp_path, Clean(12), tmp_path, 4)
+
+
 @pytest.mark.parametrize(("limit", "kind"), [(0, ValueError), (1.5, TypeError), (True, TypeError)])
 def test_a_limit_is_a_number_of_images(limit, kind, tmp_path):
     write_cifar_c(tmp_path, corruptions=["fog"])

@@ -9,6 +9,7 @@ from test_published import write_cifar_c
 
 from lightning_augmix import RobustnessReport, compute_perturbations, evaluate_robustness
 from lightning_augmix.robustness.perturbations import perturb
+from lightning_augmix.robustness.report import check_comparable
 from lightning_augmix.robustness.sequences import PERTURBATIONS, open_perturbations
 from robustness_fixture import TO_TENSOR, ByColor, Clean, trainer
 
@@ -68,7 +69,7 @@ def test_flip_rates_equal_a_computation_by_hand(batch_size, tmp_path):
         assert rate == pytest.approx(rate_by_hand(arrays[name], name in NOISES), abs=1e-6)
     assert report.mean_flip_rate == pytest.approx(np.mean(list(report.flip_rates.values())))
     assert len(set(report.flip_rates.values())) > 3
-    assert report.sequences == f"{tmp_path.name} (CIFAR-10-P's format)"
+    assert report.sequences == f"{tmp_path.name} (CIFAR-10-P's format), 4 each"
 
 
 @pytest.mark.slow
@@ -94,7 +95,7 @@ def test_computed_sequences(tmp_path):
                 for index, image in enumerate(Raw(5).images)
             ]
             assert report.flip_rates[name] == pytest.approx(rate_by_hand(sequences, name in NOISES), abs=1e-6)
-    assert report.sequences == "computed at CIFAR-10-P's strengths, seed 2"
+    assert report.sequences == "computed at CIFAR-10-P's strengths, seed 2, 5 each"
     assert "sequences computed at CIFAR-10-P's strengths, seed 2" in report.measured_on
 
 
@@ -176,7 +177,8 @@ def broken(name, content):
         ),
         (broken("tilt", np.zeros((2, 3, 8, 9, 3))), "got float64"),
         (broken("tilt", np.zeros((2, 3, 8, 8, 3), np.uint8)), r"frames of tilt .* \[3, 8, 9\].*got \[3, 8, 8\]"),
-        (broken("tilt", np.zeros((2, 1, 8, 9, 3), np.uint8)), "at least 2; sequence 0 has 1"),
+        (broken("tilt", np.zeros((4, 1, 8, 9, 3), np.uint8)), "at least 2; sequence 0 has 1"),
+        (broken("tilt", np.zeros((2, 3, 8, 9, 3), np.uint8)), "got 4 of gaussian_noise, 2 of tilt: files are missing"),
     ],
 )
 def test_what_are_no_sequences_is_refused_by_name(write, message, tmp_path):
@@ -228,3 +230,9 @@ def test_strengths_follow_the_size_of_the_images(tmp_path):
     assert source(32).startswith("computed at CIFAR-10-P's")
     assert source(64).startswith("computed at Tiny ImageNet-P's")
     assert source(65).startswith("computed at ImageNet-P's")
+
+
+def test_flip_rates_of_other_perturbations_are_not_compared(tmp_path):
+    reports = [measured(tmp_path, compute_perturbations(Raw(5), [name])) for name in ("brightness", "tilt")]
+    with pytest.raises(ValueError, match=r"differ in .*perturbations \(brightness and tilt\)"):
+        check_comparable(reports)
