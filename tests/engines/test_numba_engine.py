@@ -60,7 +60,6 @@ import sys
 import numpy as np, torch
 from PIL import Image
 import lightning_augmix
-from engine_contract import EngineContract, random_image
 from lightning_augmix import AugmentAndMixTransform, apply_plan, augmix_image, sample_plan
 from lightning_augmix.kernels.jit import announcing
 from lightning_augmix.engines import numba_engine
