@@ -146,7 +146,8 @@ def test_a_folder_that_cannot_be_written_is_done_without(compile_anew, tmp_path)
 def test_a_folder_that_is_a_file_is_done_without(compile_anew, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file"))
-    assert compile_anew()[0] == 0
+    _, messages = compile_anew()  # Numba looks for another folder, in which it may have been before
+    assert not messages
 
 
 PROGRAM = """
