@@ -16,9 +16,10 @@ from torchvision.transforms import v2
 from lightning_augmix.kernels.jit import IS_COMPILED
 from lightning_augmix.kernels.lookup import look_up_channel, look_up_pixels
 
-__all__ = ["LookUp", "by_level", "warm_up"]
+__all__ = ["BY_LEVEL", "LookUp", "by_level", "has_hooks", "warm_up"]
 
-_BY_LEVEL = (
+#: What makes of each pixel something that depends on its level and its channel alone, without random draws.
+BY_LEVEL = (
     *(v1.ToTensor, v1.PILToTensor, v1.ConvertImageDtype, v1.Normalize),
     *(v2.ToTensor, v2.PILToTensor, v2.ConvertImageDtype, v2.Normalize, v2.ToImage, v2.ToDtype, v2.ToPureTensor),
 )
@@ -37,13 +38,18 @@ def by_level(steps: Sequence[Any]) -> int:
 
 def _is_by_level(step: Any) -> bool:
     """Whether a step is one of torchvision's, and nobody changed what it does."""
-    is_patched = any(callable(value) and hasattr(type(step), name) for name, value in vars(step).items())
-    return type(step) in _BY_LEVEL and not is_patched and not _has_hooks(step)
+    if type(step) not in BY_LEVEL or has_hooks(step):
+        return False
+    return not any(callable(value) and hasattr(type(step), name) for name, value in vars(step).items())
 
 
-def _has_hooks(step: Any) -> bool:
-    attributes = vars(step)
-    return bool(attributes.get("_forward_hooks") or attributes.get("_forward_pre_hooks"))
+def has_hooks(step: Any) -> bool:
+    """Whether a step is a module with hooks of its own.
+
+    Args:
+        step: Any step.
+    """
+    return isinstance(step, nn.Module) and bool(step._forward_hooks or step._forward_pre_hooks)
 
 
 def warm_up() -> None:
@@ -69,7 +75,7 @@ class LookUp(nn.Module):
         """Converts an image, or a sample."""
         img = inputs[0]
         kind = _kind(img) if len(inputs) == 1 and IS_COMPILED else None
-        if kind is None or any(map(_has_hooks, self.steps)):
+        if kind is None or any(map(has_hooks, self.steps)):
             return self.container(*inputs)
         settings = [_constant(vars(step).get(name)) for step in self.steps for name in _SETTINGS]
         settings.append(torch.get_default_dtype())

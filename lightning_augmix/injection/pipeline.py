@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._views import EachView
-from lightning_augmix.injection.lookup import LookUp, by_level
+from lightning_augmix.injection.lookup import BY_LEVEL, LookUp, by_level, has_hooks
 from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = [
@@ -41,7 +41,7 @@ _BARRIERS = (v1.ToTensor, v2.ToTensor, v1.Normalize, v2.Normalize)
 _DTYPE_CHANGES = (v1.ConvertImageDtype, v2.ConvertImageDtype, v2.ToDtype)
 _CONVERSIONS = (v1.PILToTensor, v2.PILToTensor, v2.ToImage, v2.ToPureTensor)
 _OF_PIL_IMAGES = (v1.ToTensor, v2.ToTensor, v1.PILToTensor, v2.PILToTensor)
-_WITHOUT_DRAWS = {*_BARRIERS, *_DTYPE_CHANGES, *_CONVERSIONS}
+_WITHOUT_DRAWS = {*BY_LEVEL, LookUp}
 _RANDOM_CONTAINERS = (v1.RandomApply, v1.RandomChoice, v1.RandomOrder, v2.RandomApply, v2.RandomChoice, v2.RandomOrder)
 
 
@@ -251,11 +251,11 @@ def _each_view(pipeline: Any) -> EachView:
 
 def _may_draw(step: Any) -> bool:
     """Whether a step may draw random numbers: all but those of torchvision that are known not to, without hooks."""
-    if isinstance(step, nn.Module) and (step._forward_hooks or step._forward_pre_hooks):
+    if has_hooks(step):
         return True
     if type(step) in (v1.Compose, v2.Compose, nn.Sequential):
         return any(map(_may_draw, _children(step) or ()))
-    return type(step) not in {*_WITHOUT_DRAWS, LookUp}
+    return type(step) not in _WITHOUT_DRAWS
 
 
 def _container(like: Any, children: list[Any]) -> Any:

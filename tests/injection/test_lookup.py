@@ -190,6 +190,7 @@ def patched(name, step=None):
         ([Subclass(), v1.Normalize([0.5], [0.5])], 0),
         ([v2.ToImage(), hooked()], 1),
         ([v1.ToTensor(), lambda img: img], 1),
+        ([v1.ToTensor(), abs], 1),  # has no attributes
         ([v1.ToTensor(), patched("forward")], 1),
         ([v2.ToImage(), v2.ToDtype(torch.float32), patched("forward", v2.Normalize([0.5], [0.5]))], 2),
         ([patched("transform", v2.ToDtype(torch.float32))], 0),
