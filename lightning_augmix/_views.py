@@ -146,20 +146,19 @@ class EachView(nn.Module):
             TypeError: If the step does not return its entries where it took them.
         """
         if len(inputs) == 1 and isinstance(inputs[0], Views):
-            images = inputs[0].images
-            order = replays(len(images)) if self.draws else range(len(images))
-            made = [self.step(images[view]) for view in order]
-            if all(isinstance(image, torch.Tensor | np.ndarray | PIL.Image.Image) for image in made):
-                return Views(made)
-            return joined(made, [True])
-        entries, structure = leaves_and_structure(inputs)
-        is_image = [isinstance(entry, Views) for entry in entries]
-        if not any(is_image):
-            return self.step(*inputs)
-        samples = [pytree.tree_unflatten(own, structure) for own in entries_of_views(entries)]
+            samples, is_image = [(image,) for image in inputs[0].images], [True]
+        else:
+            entries, structure = leaves_and_structure(inputs)
+            is_image = [isinstance(entry, Views) for entry in entries]
+            if not any(is_image):
+                return self.step(*inputs)
+            samples = [pytree.tree_unflatten(own, structure) for own in entries_of_views(entries)]
         # Random states are left alone where they do not matter: to set them back costs more than a small image's steps.
         order = replays(len(samples)) if self.draws else range(len(samples))
-        return joined([self.step(*samples[view]) for view in order], is_image)
+        made = [self.step(*samples[view]) for view in order]
+        if is_image == [True] and all(isinstance(each, torch.Tensor | np.ndarray | PIL.Image.Image) for each in made):
+            return Views(made)
+        return joined(made, is_image)
 
 
 def joined(samples: list[Any], is_image: list[bool]) -> Any:

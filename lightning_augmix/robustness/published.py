@@ -33,6 +33,7 @@ __all__ = [
     "load_array",
     "open_corruptions",
     "read_origin",
+    "source_of",
     "write_digest",
 ]
 
@@ -67,6 +68,16 @@ _ARCHIVES = {
 _Transform = Callable[[Image.Image], Any]
 
 
+def source_of(folder: Path, like: str) -> str:
+    """Names a folder of published files for a report.
+
+    Args:
+        folder: The folder.
+        like: The test set whose format they have.
+    """
+    return f"{Path(os.path.abspath(folder)).name} ({like}'s format)"
+
+
 class CorruptedData(ABC):
     """A corrupted test set: for each corruption and severity, a dataset of the same images.
 
@@ -86,7 +97,7 @@ class CorruptedData(ABC):
 
     def __init__(self, folder: Path, like: str) -> None:
         self.folder = folder
-        self.source = f"{Path(os.path.abspath(folder)).name} ({like}'s format)"
+        self.source = source_of(folder, like)
         self.strengths: str | None = None
         self.seed: int | None = None
         self.versions: Mapping[str, str] = {}

@@ -4,7 +4,6 @@ Source: Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Com
 ICLR 2019, https://arxiv.org/abs/1903.12261.
 """
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from torchvision.datasets import DatasetFolder
 from lightning_augmix._checks import integer, one_of
 from lightning_augmix._extras import require
 from lightning_augmix.robustness.computed import as_array, strengths_for
-from lightning_augmix.robustness.published import STRENGTHS, load_array
+from lightning_augmix.robustness.published import STRENGTHS, load_array, source_of
 
 __all__ = ["PERTURBATIONS", "PerturbedData", "compute_perturbations", "open_perturbations"]
 
@@ -119,13 +118,9 @@ def open_perturbations(folder: str | Path) -> PerturbedData:
     )
 
 
-def _named(folder: Path, like: str) -> str:
-    return f"{Path(os.path.abspath(folder)).name} ({like}'s format)"
-
-
 class _Arrays(PerturbedData):
     def __init__(self, folder: Path) -> None:
-        super().__init__(_named(folder, "CIFAR-10-P"), _OF_CIFAR)
+        super().__init__(source_of(folder, "CIFAR-10-P"), _OF_CIFAR)
         self.folder = folder
 
     def _frames(self, perturbation: str) -> Any:
@@ -154,7 +149,7 @@ class _ArraySequences(Dataset[Any]):
 
 class _Videos(PerturbedData):
     def __init__(self, folder: Path) -> None:
-        super().__init__(_named(folder, "ImageNet-P"), PERTURBATIONS)
+        super().__init__(source_of(folder, "ImageNet-P"), PERTURBATIONS)
         self.folder = folder
         self._folders = {each.name: each for each in (*folder.glob("*/*"), *folder.glob("*")) if each.is_dir()}
 
