@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from lightning_augmix.losses import JSDLoss as JSDLoss
     from lightning_augmix.losses import jsd_consistency as jsd_consistency
     from lightning_augmix.operations import augmentation_sets as augmentation_sets
-    from lightning_augmix.plans import AugMixPlan as AugMixPlan
-    from lightning_augmix.plans import sample_plan as sample_plan
+    from lightning_augmix.plans.plan import AugMixPlan as AugMixPlan
+    from lightning_augmix.plans.plan import sample_plan as sample_plan
     from lightning_augmix.robustness.computed import compute_corruptions as compute_corruptions
     from lightning_augmix.robustness.evaluate import evaluate_robustness as evaluate_robustness
     from lightning_augmix.robustness.report import RobustnessReport as RobustnessReport
@@ -31,7 +31,7 @@ __version__ = "0.1.0"
 # and Lightning comes in with the callback alone.
 _MODULES = {
     "AugMixCallback": "callback",
-    "AugMixPlan": "plans",
+    "AugMixPlan": "plans.plan",
     "AugmentAndMixTransform": "transform",
     "JSDLoss": "losses",
     "PlacementError": "_errors",
@@ -45,7 +45,7 @@ _MODULES = {
     "compute_perturbations": "robustness.sequences",
     "evaluate_robustness": "robustness.evaluate",
     "jsd_consistency": "losses",
-    "sample_plan": "plans",
+    "sample_plan": "plans.plan",
 }
 __all__ = list(_MODULES)
 
