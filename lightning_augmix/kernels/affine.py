@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_augmix.kernels.fractions import UNCERTAIN, between, between_each, sixteenth_bits
 from lightning_augmix.kernels.jit import compiled
 
 __all__ = ["rotate", "shear_x", "shear_y", "translate"]
@@ -25,8 +26,7 @@ _ROTATIONS = np.array(
         for angle in range(-_LARGEST_ANGLE, _LARGEST_ANGLE + 1)
     ]
 )
-_UNCERTAIN = -1
-_MARGIN = np.uint32(1 << 10)  # 255 times an error of 4 / 2³²: enough for sides up to 2²² pixels
+_MARGIN = 1 << 10  # 255 times an error of 4 / 2³²: enough for sides up to 2²² pixels
 
 
 @compiled
@@ -74,55 +74,6 @@ def _inside(shift: float, size: int) -> tuple[int, int]:
 
 
 @compiled
-def _sixteenth_bits(fraction: float) -> int:
-    """A factor f with ``floor(d · fraction) = floor(d · f / 2¹⁶)`` for every difference d of two levels.
-
-    floor(d · fraction) changes only where ``fraction`` crosses a rational with a denominator up to 255. Neighbouring
-    ones are more than 2⁻¹⁶ apart, so that one of the two f next to ``fraction`` lies between the same two rationals.
-
-    Returns:
-        f in (0, 2¹⁶), or ``_UNCERTAIN`` if ``fraction`` is such a rational, or too close to one to tell.
-    """
-    fixed = _u32(int(fraction * 2.0**32))
-    below = _u32(fixed & _u32(0xFFFF))
-    nearest, farthest = _u32(0xFFFFFFFF), _u32(0)
-    fits = True
-    for denominator in range(1, 256):
-        # the fractional part of fraction · denominator
-        rest = _u32(fixed * _u32(denominator))
-        nearest, farthest = min(nearest, rest), max(farthest, rest)
-        fits &= rest > _u32(below * _u32(denominator))
-    if nearest < _MARGIN or farthest > _u32(0xFFFFFFFF) - _MARGIN:
-        return _UNCERTAIN
-    return int(fixed >> 16) + (0 if fits else 1)
-
-
-@compiled
-def _interpolated(p: int, q: int, factor: int) -> int:
-    """Interpolates between two bytes with one 16-bit multiplication: a factor f above 2¹⁵ is passed as f − 2¹⁶."""
-    difference = _i16(_i16(q) - _i16(p))
-    part = _i16(_i32(_i32(difference) * _i32(factor)) >> _i32(16))
-    return _u8(_i16(_i16(q if factor < 0 else p) + part))
-
-
-@compiled
-def _between(p: NDArray[np.uint8], q: NDArray[np.uint8], factor: int, out: NDArray[np.uint8]) -> None:
-    """Interpolates bytes, with a factor from :func:`_sixteenth_bits`."""
-    factor = _i16(factor)
-    for i in range(out.size):
-        out[i] = _interpolated(p[i], q[i], factor)
-
-
-@compiled
-def _between_each(
-    p: NDArray[np.uint8], q: NDArray[np.uint8], factors: NDArray[np.int16], out: NDArray[np.uint8]
-) -> None:
-    """Does the same, with a factor for each byte."""
-    for i in range(out.size):
-        out[i] = _interpolated(p[i], q[i], factors[i])
-
-
-@compiled
 def _pixel_at(image: NDArray[np.uint32], width: int, height: int, x: float, y: float) -> int:
     """Interpolates as Pillow does, at a position relative to the centre of the first pixel."""
     left, top = math.floor(x), math.floor(y)
@@ -149,11 +100,11 @@ def shear_x(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[n
         start = y * width
         shift = factor * (y + 0.5)
         whole = math.floor(shift)
-        bits = _sixteenth_bits(shift - whole)
+        bits = sixteenth_bits(shift - whole, _MARGIN)
         first, last = _inside(shift, width)
         out[start : start + first] = 0
         out[start + last : start + width] = 0
-        if bits == _UNCERTAIN:
+        if bits == UNCERTAIN:
             for x in range(first, last):
                 out[start + x] = _pixel_at(image, width, height, (x + 0.5) + shift - 0.5, y)
             continue
@@ -166,7 +117,7 @@ def shear_x(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[n
             out[start + last] = image[start + width - 1]
         if first < last:
             a, b = 4 * (start + first + whole), 4 * (start + last + whole)
-            _between(levels[a:b], levels[a + 4 : b + 4], bits, out_levels[4 * (start + first) : 4 * (start + last)])
+            between(levels[a:b], levels[a + 4 : b + 4], bits, out_levels[4 * (start + first) : 4 * (start + last)])
 
 
 @compiled
@@ -203,8 +154,8 @@ def shear_y(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[n
         shift = factor * (x + 0.5)
         wholes[x] = math.floor(shift)
         firsts[x], lasts[x] = _inside(shift, height)
-        bits = _sixteenth_bits(shift - math.floor(shift))
-        is_certain[x] = bits != _UNCERTAIN
+        bits = sixteenth_bits(shift - math.floor(shift), _MARGIN)
+        is_certain[x] = bits != UNCERTAIN
         factors[4 * x : 4 * x + 4] = _i16(bits)
     first, last = firsts.max(), lasts.min()
     above, below = np.empty(width, _u32), np.empty(width, _u32)
@@ -216,7 +167,7 @@ def shear_y(image: NDArray[np.uint32], width: int, factor: float, out: NDArray[n
         # The lower neighbours of one row are the upper ones of the next.
         _places_below(y + 1, wholes, height - 1, places)
         _gather(image, places, below)
-        _between_each(above.view(_u8), below.view(_u8), factors, row.view(_u8))
+        between_each(above.view(_u8), below.view(_u8), factors, row.view(_u8))
         if not first <= y < last:
             _clear_outside(row, y, firsts, lasts)
         above, below = below, above
@@ -245,7 +196,7 @@ def _places(
     places: NDArray[np.int32],
     across: NDArray[np.float32],
     down: NDArray[np.float32],
-    doubts: NDArray[np.int32],
+    doubts: NDArray[np.uint32],
 ) -> None:
     """Computes where the pixels of a row come from: the upper left neighbours, and the fractions to the others.
 
@@ -257,7 +208,7 @@ def _places(
         place_x, place_y = x + i * step_x, y + i * step_y
         near_x = _i32(_i32((place_x >> 16) + 8) & _i32(_FRACTION)) < 16
         near_y = _i32(_i32((place_y >> 16) + 8) & _i32(_FRACTION)) < 16
-        doubts[i] = _i32(near_x | near_y)
+        doubts[i] = _u32(near_x | near_y)
         place_x, place_y = min(max(place_x, 0), highest_x), min(max(place_y, 0), highest_y)
         left, top = _i32(place_x >> _FRACTION_BITS), _i32(place_y >> _FRACTION_BITS)
         places[i] = _i32(_i32(top * _i32(width)) + left)
@@ -273,18 +224,23 @@ def _gather_pairs(image: NDArray[np.uint32], places: NDArray[np.int32], out: NDA
         out[i] = _u64(image[place]) | (_u64(image[place + 1]) << _u64(32))
 
 
-# The error of interpolation in float32 is below 2⁻¹³: 255 times two positions that are off by 1.5 · 2⁻²⁴, and six
-# roundings by 2⁻¹⁷.
-_TOLERANCE = np.float32(2.0**-13)
+# Interpolated levels are added to 1024, so that 13 bits of their fractions are the lowest bits of the sum. Its error
+# is below 1.25 · 2⁻¹³: 255 times two positions that are off by 1.5 · 2⁻²⁴, six roundings by 2⁻¹⁷, and one by 2⁻¹⁴.
+_SHIFTED, _LOWEST = _f32(1024.0), _u32((1 << 13) - 1)
 
 
 @compiled
-def _level_of(p: int, q: int, r: int, s: int, shift: int, across: float, down: float) -> float:
+def _level_of(p: int, q: int, r: int, s: int, shift: int, across: float, down: float) -> int:
     mask = _u32(255)
     upper, lower = _f32(_i32((p >> shift) & mask)), _f32(_i32((r >> shift) & mask))
     upper = upper + (_f32(_i32((q >> shift) & mask)) - upper) * across
     lower = lower + (_f32(_i32((s >> shift) & mask)) - lower) * across
-    return upper + (lower - upper) * down
+    return _f32(_SHIFTED + (upper + (lower - upper) * down)).view(_u32)
+
+
+@compiled
+def _is_doubtful(level: int) -> bool:
+    return _u32(_u32(level + _u32(2)) & _LOWEST) < _u32(4)
 
 
 @compiled
@@ -294,40 +250,39 @@ def _interpolate(
     across: NDArray[np.float32],
     down: NDArray[np.float32],
     out: NDArray[np.uint32],
-    doubts: NDArray[np.int32],
+    doubts: NDArray[np.uint32],
 ) -> int:
     """Interpolates between pairs in float32, and marks in ``doubts`` where that may be off by one.
 
     Returns:
         Nonzero if there is any doubt.
     """
-    any_doubt = _i32(0)
-    one, mask = _i32(1), _u32(255)
-    low = _f32(1.0) - _TOLERANCE
+    any_doubt = _u32(0)
     for i in range(out.size):
         a, b, c, d = uppers[2 * i], uppers[2 * i + 1], lowers[2 * i], lowers[2 * i + 1]
         x, y = across[i], down[i]
-        differs = (a ^ b) | (a ^ c) | (a ^ d)
         red = _level_of(a, b, c, d, _u32(0), x, y)
         green = _level_of(a, b, c, d, _u32(8), x, y)
         blue = _level_of(a, b, c, d, _u32(16), x, y)
-        # An integer lies within the tolerance if adding and subtracting it truncate differently.
-        up_red, up_green, up_blue = _i32(red + _TOLERANCE), _i32(green + _TOLERANCE), _i32(blue + _TOLERANCE)
-        doubt_red = _i32(up_red ^ _i32(_i32(red + low) - one)) if differs & mask else _i32(0)
-        doubt_green = _i32(up_green ^ _i32(_i32(green + low) - one)) if differs & _u32(0xFF00) else _i32(0)
-        doubt_blue = _i32(up_blue ^ _i32(_i32(blue + low) - one)) if differs & _u32(0xFF0000) else _i32(0)
-        doubt = _i32(doubts[i] | _i32(doubt_red | doubt_green | doubt_blue))
-        out[i] = _u32(up_red) | (_u32(up_green) << _u32(8)) | (_u32(up_blue) << _u32(16))
+        out[i] = (
+            (_u32(red >> _u32(13)) & _u32(255))
+            | (_u32(green >> _u32(5)) & _u32(0xFF00))
+            | (_u32(blue << _u32(3)) & _u32(0xFF0000))
+        )
+        differs = _u32((a ^ b) | (a ^ c) | (a ^ d))  # between equal levels, the result is exact
+        doubt = _u32(doubts[i] | ((differs & _u32(255)) if _is_doubtful(red) else _u32(0)))
+        doubt |= (differs & _u32(0xFF00)) if _is_doubtful(green) else _u32(0)
+        doubt |= (differs & _u32(0xFF0000)) if _is_doubtful(blue) else _u32(0)
         doubts[i] = doubt
-        any_doubt = _i32(any_doubt | doubt)
+        any_doubt = _u32(any_doubt | doubt)
     return any_doubt
 
 
 @compiled
-def _any(doubts: NDArray[np.int32]) -> bool:
-    any_doubt = _i32(0)
+def _any(doubts: NDArray[np.uint32]) -> bool:
+    any_doubt = _u32(0)
     for i in range(doubts.size):
-        any_doubt = _i32(any_doubt | doubts[i])
+        any_doubt = _u32(any_doubt | doubts[i])
     return any_doubt != 0
 
 
@@ -369,7 +324,7 @@ def rotate(image: NDArray[np.uint32], width: int, degrees: int, out: NDArray[np.
     offset_y = (-sine * (-width / 2) + cosine * (-height / 2)) + height / 2
     matrix = (cosine, sine, offset_x, offset_y)
     step_x, step_y = math.floor(cosine * _ONE + 0.5), math.floor(-sine * _ONE + 0.5)
-    places, doubts = np.empty(width, _i32), np.empty(width, _i32)
+    places, doubts = np.empty(width, _i32), np.empty(width, _u32)
     fractions, pairs = np.empty((2, width), _f32), np.empty((2, width), _u64)
     halves = pairs.view(_u32)
     for y in range(height):

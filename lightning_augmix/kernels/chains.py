@@ -48,7 +48,7 @@ def _operate(
     is_gray: bool,
     code: int,
     parameter: float,
-    table: NDArray[np.uint32],
+    table: NDArray[np.uint8],
     out: NDArray[np.uint32],
 ) -> bool:
     """Applies an operation; returns whether it changes anything, and so whether ``out`` was filled."""
@@ -189,7 +189,7 @@ def apply_plans(
     out: NDArray[np.uint32],
 ) -> None:
     """Applies a plan to each image; ``buffers`` has room for one result per chain and one more."""
-    table, sums = np.empty((3, 256), np.uint32), np.empty(4096, np.float32)
+    table, sums = np.empty((3, 256), np.uint8), np.empty(4096, np.float32)
     order = np.empty(operations.shape[1], np.int64)
     for number in range(images.shape[0]):
         image = images[number]

@@ -4,10 +4,14 @@ Pixels are uint32, red in the lowest byte; the fourth byte is padding. Kernels t
 Numba widens integers to 64 bits; casting back to 32 lets LLVM use whole vector registers.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_augmix.kernels.fractions import UNCERTAIN, blend, sixteenth_bits
 from lightning_augmix.kernels.jit import compiled
+from lightning_augmix.kernels.permute import look_up_blocks
 
 __all__ = [
     "autocontrast_table",
@@ -22,6 +26,7 @@ __all__ = [
 ]
 
 _u8, _i16, _i32, _u32, _f32 = np.uint8, np.int16, np.int32, np.uint32, np.float32
+_LEVELS = np.arange(256, dtype=np.uint8)
 
 
 @compiled
@@ -41,18 +46,46 @@ def solarize(image: NDArray[np.uint8], threshold: int, out: NDArray[np.uint8]) -
         out[i] = level if level < threshold else level ^ _u8(255)
 
 
+# Pillow computes ``level + factor · (image − level)`` in float32: 511 differences, each rounded twice, by less than
+# 2⁻¹⁵ together.
+_MARGIN = 1 << 17
+_BLOCK = 4096  # bytes, so that what is computed on the way stays in the L1 cache
+
+
 @compiled
-def _level(value: float) -> int:
-    """Converts a float32 value as Pillow does: clipped, then truncated."""
-    return _i32(max(min(value, _f32(255.0)), _f32(0.0)))
+def _blend_in_float(
+    image: NDArray[np.uint8], degenerate: NDArray[np.uint8], factor: float, out: NDArray[np.uint8]
+) -> None:
+    for i in range(out.size):
+        level = _f32(degenerate[i])
+        level += factor * (_f32(image[i]) - level)
+        out[i] = _u8(_i32(max(min(level, _f32(255.0)), _f32(0.0))))
+
+
+@compiled
+def _bits(factor: float) -> int:
+    """The fractional part of a factor of a blend as a factor of 16 bits, or ``UNCERTAIN``."""
+    return sixteenth_bits(factor - math.floor(factor), _MARGIN) if 0.0 <= factor < 2.0 else UNCERTAIN
+
+
+@compiled
+def _blend(
+    image: NDArray[np.uint8], degenerate: NDArray[np.uint8], factor: float, bits: int, out: NDArray[np.uint8]
+) -> None:
+    """Blends with a degenerate image, ``level + factor · (image − level)``, as Pillow rounds and clips it."""
+    if bits == UNCERTAIN:
+        _blend_in_float(image, degenerate, factor, out)
+    else:
+        blend(degenerate, image, int(factor), bits, out)
 
 
 @compiled
 def blend_with_constant(image: NDArray[np.uint8], level: int, factor: float, out: NDArray[np.uint8]) -> None:
-    """Blends with a level, 0 for brightness or the mean for contrast: ``level + factor · (image − level)``."""
-    level = _f32(level)
-    for i in range(out.size):
-        out[i] = _u8(_level(level + factor * (_f32(image[i]) - level)))
+    """Blends with a level, 0 for brightness or the mean for contrast."""
+    bits, degenerate = _bits(factor), np.full(_BLOCK, level, _u8)
+    for start in range(0, out.size, _BLOCK):
+        stop = min(start + _BLOCK, out.size)
+        _blend(image[start:stop], degenerate[: stop - start], factor, bits, out[start:stop])
 
 
 @compiled
@@ -75,16 +108,20 @@ def luma_sum(image: NDArray[np.uint32], is_gray: bool) -> int:
 
 
 @compiled
-def blend_with_luma(image: NDArray[np.uint32], factor: float, out: NDArray[np.uint32]) -> None:
-    """Blends with the gray image: ``luma + factor · (image − luma)``."""
+def _lumas(image: NDArray[np.uint32], out: NDArray[np.uint32]) -> None:
     for i in range(out.size):
-        pixel = image[i]
-        luma = _i32(_luma(pixel))
-        level = _f32(luma)
-        red = level + factor * _f32(_i32(_i32(pixel & _u32(255)) - luma))
-        green = level + factor * _f32(_i32(_i32((pixel >> _u32(8)) & _u32(255)) - luma))
-        blue = level + factor * _f32(_i32(_i32((pixel >> _u32(16)) & _u32(255)) - luma))
-        out[i] = _u32(_level(red)) | (_u32(_level(green)) << _u32(8)) | (_u32(_level(blue)) << _u32(16))
+        out[i] = _u32(_luma(image[i]) * _u32(0x010101))
+
+
+@compiled
+def blend_with_luma(image: NDArray[np.uint32], factor: float, out: NDArray[np.uint32]) -> None:
+    """Blends with the gray image."""
+    bits, degenerate = _bits(factor), np.empty(_BLOCK // 4, _u32)
+    for start in range(0, out.size, degenerate.size):
+        stop = min(start + degenerate.size, out.size)
+        part, gray = image[start:stop], degenerate[: stop - start]
+        _lumas(part, gray)
+        _blend(part.view(_u8), gray.view(_u8), factor, bits, out[start:stop].view(_u8))
 
 
 @compiled
@@ -106,17 +143,7 @@ def _smooth(
     for i in range(out.size):
         # The filter's sum / 13, rounded: exact in 16-bit integers, because no sum / 13 is half an integer.
         total = _i16(_i16(left[i] + middle[i]) + _i16(right[i] + _i16(_i16(row[i]) << 2) + 6))
-        out[i] = _u8(_i16(_i32(_i32(total) * _i32(20165)) >> _i32(16)) >> _i16(2))
-
-
-@compiled
-def _blend(image: NDArray[np.uint8], degenerate: NDArray[np.uint8], factor: float, out: NDArray[np.uint8]) -> None:
-    for i in range(out.size):
-        level = _f32(degenerate[i])
-        out[i] = _u8(_level(level + factor * (_f32(image[i]) - level)))
-
-
-_BLOCK = 4096  # bytes, so that the sums stay in the L1 cache
+        out[i] = _u8(_i16(_i32(_i32(total) * _i32(20165)) >> _i32(18)))
 
 
 @compiled
@@ -132,7 +159,7 @@ def sharpen(image: NDArray[np.uint8], stride: int, factor: float, out: NDArray[n
     if image.size < 3 * stride or stride < 12:
         out[:] = image
         return
-    sums, smooth = np.empty(_BLOCK + 8, _i16), np.empty(_BLOCK, _u8)
+    bits, sums, smooth = _bits(factor), np.empty(_BLOCK + 8, _i16), np.empty(_BLOCK, _u8)
     # First filter as if each row continued in the next, then restore the borders.
     begin, end = stride + 4, image.size - stride - 4
     for start in range(begin, end, _BLOCK):
@@ -140,7 +167,7 @@ def sharpen(image: NDArray[np.uint8], stride: int, factor: float, out: NDArray[n
         here, a, b = image[start : start + n], start - 4, start + n + 4
         _sum_rows(image[a - stride : b - stride], image[a:b], image[a + stride : b + stride], sums[: n + 8])
         _smooth(sums[:n], sums[4 : n + 4], sums[8 : n + 8], here, smooth[:n])
-        _blend(here, smooth[:n], factor, out[start : start + n])
+        _blend(here, smooth[:n], factor, bits, out[start : start + n])
     out[:stride] = image[:stride]
     out[image.size - stride :] = image[image.size - stride :]
     for start in range(stride, image.size, stride):
@@ -148,43 +175,36 @@ def sharpen(image: NDArray[np.uint8], stride: int, factor: float, out: NDArray[n
 
 
 @compiled
-def autocontrast_table(image: NDArray[np.uint32], table: NDArray[np.uint32]) -> bool:
+def autocontrast_table(image: NDArray[np.uint32], table: NDArray[np.uint8]) -> bool:
     """Fills the three rows of a table with the levels after autocontrast; returns whether any changes."""
-    low, high = np.full(3, 255, np.int64), np.zeros(3, np.int64)
-    _extremes(image, low, high)
+    lowest, highest = np.full(1024, 255, _u8), np.zeros(1024, _u8)  # of every 1024th byte
+    levels = image.view(_u8)
+    for start in range(0, levels.size, 1024):
+        stop = min(start + 1024, levels.size)
+        _extremes(levels[start:stop], lowest[: stop - start], highest[: stop - start])
     changes = False
     for channel in range(3):
-        if high[channel] <= low[channel] or (low[channel] == 0 and high[channel] == 255):
-            _fill(table[channel], channel)
+        low, high = _i32(lowest[channel::4].min()), _i32(highest[channel::4].max())
+        if high <= low or (low == 0 and high == 255):
+            table[channel, :] = _LEVELS
             continue
         changes = True
-        scale = 255.0 / (high[channel] - low[channel])
-        offset = -low[channel] * scale
+        scale = 255.0 / (high - low)
+        offset = -low * scale
         for level in range(256):
-            table[channel, level] = _u32(min(max(int(level * scale + offset), 0), 255)) << _u32(8 * channel)
+            table[channel, level] = _u8(min(max(int(level * scale + offset), 0), 255))
     return changes
 
 
 @compiled
-def _extremes(image: NDArray[np.uint32], low: NDArray[np.int64], high: NDArray[np.int64]) -> None:
-    r0, g0, b0, r1, g1, b1 = _u32(255), _u32(255), _u32(255), _u32(0), _u32(0), _u32(0)
-    for i in range(image.size):
-        pixel = image[i]
-        red, green, blue = pixel & _u32(255), (pixel >> _u32(8)) & _u32(255), (pixel >> _u32(16)) & _u32(255)
-        r0, g0, b0 = min(r0, red), min(g0, green), min(b0, blue)
-        r1, g1, b1 = max(r1, red), max(g1, green), max(b1, blue)
-    low[0], low[1], low[2] = r0, g0, b0
-    high[0], high[1], high[2] = r1, g1, b1
+def _extremes(levels: NDArray[np.uint8], lowest: NDArray[np.uint8], highest: NDArray[np.uint8]) -> None:
+    for i in range(levels.size):
+        lowest[i] = min(lowest[i], levels[i])
+        highest[i] = max(highest[i], levels[i])
 
 
 @compiled
-def _fill(row: NDArray[np.uint32], channel: int) -> None:
-    for level in range(256):
-        row[level] = _u32(level) << _u32(8 * channel)
-
-
-@compiled
-def equalize_table(image: NDArray[np.uint32], table: NDArray[np.uint32]) -> bool:
+def equalize_table(image: NDArray[np.uint32], table: NDArray[np.uint8]) -> bool:
     """Fills the three rows of a table with the levels after equalize; returns whether any changes."""
     # Two histograms per channel, so that neighbours of equal level do not wait for each other.
     counts = np.zeros((6, 256), _i32)
@@ -211,7 +231,7 @@ def equalize_table(image: NDArray[np.uint32], table: NDArray[np.uint32]) -> bool
                 occupied, last = occupied + 1, counts[channel, level]
         step = (image.size - last) // 255
         if occupied <= 1 or step == 0:
-            _fill(table[channel], channel)
+            table[channel, :] = _LEVELS
             continue
         changes = True
         total = step // 2
@@ -222,14 +242,17 @@ def equalize_table(image: NDArray[np.uint32], table: NDArray[np.uint32]) -> bool
         divisor = np.float64(step)
         for level in range(256):
             quotient = _i32(np.float64(totals[level]) / divisor)
-            table[channel, level] = _u32(min(quotient, _i32(255))) << _u32(8 * channel)
+            table[channel, level] = _u8(min(quotient, _i32(255)))
     return changes
 
 
 @compiled
-def map_channels(image: NDArray[np.uint32], table: NDArray[np.uint32], out: NDArray[np.uint32]) -> None:
-    """Looks up every level in the table of its channel, whose entries are already shifted into place."""
+def map_channels(image: NDArray[np.uint32], table: NDArray[np.uint8], out: NDArray[np.uint32]) -> None:
+    """Looks up every level in the row of the table for its channel."""
+    done = look_up_blocks(image.view(_u8), table.reshape(-1), out.view(_u8)) // 4
     red, green, blue = table[0], table[1], table[2]
-    for i in range(out.size):
-        pixel = image[i]
-        out[i] = red[pixel & _u32(255)] | green[(pixel >> _u32(8)) & _u32(255)] | blue[(pixel >> _u32(16)) & _u32(255)]
+    rest, out_rest = image[done:], out[done:]
+    for i in range(out_rest.size):
+        pixel = rest[i]
+        levels = _u32(red[pixel & _u32(255)]) | (_u32(green[(pixel >> _u32(8)) & _u32(255)]) << _u32(8))
+        out_rest[i] = levels | (_u32(blue[(pixel >> _u32(16)) & _u32(255)]) << _u32(16))

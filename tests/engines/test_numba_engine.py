@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 import lightning_augmix
@@ -22,14 +20,6 @@ from lightning_augmix.kernels import affine
 
 class TestNumba(EngineContract):
     engine = "numba"
-
-
-@given(st.floats(0, 1, exclude_max=True) | st.fractions(0, 1, max_denominator=255).map(float))
-def test_sixteen_bits_of_a_fraction_are_enough(fraction):
-    bits = affine._sixteenth_bits(fraction)
-    differences = np.arange(-255, 256)
-    if bits >= 0:
-        np.testing.assert_array_equal(differences * bits >> 16, np.floor(differences * fraction))
 
 
 def run_kernel(kernel, image, parameter):

@@ -166,14 +166,16 @@ print(digest.hexdigest())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variable", ["NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"])
-def test_interpreted_and_with_checks_of_bounds_the_bytes_are_the_same(variable, tmp_path):
+@pytest.mark.parametrize(
+    ("variable", "value"), [("NUMBA_DISABLE_JIT", "1"), ("NUMBA_BOUNDSCHECK", "1"), ("NUMBA_CPU_NAME", "generic")]
+)
+def test_interpreted_with_checks_of_bounds_and_on_any_processor_the_bytes_are_the_same(variable, value, tmp_path):
     def run(engine, **environment):
         command = [sys.executable, "-W", "ignore", "-c", PROGRAM, engine]
         environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), **environment}
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
-    assert run("numba", **{variable: "1"}) == run("pillow")
+    assert run("numba", **{variable: value}) == run("pillow")
 
 
 SPAWNED = """
