@@ -54,12 +54,26 @@ class Views:
 
     Args:
         images: The clean view, then the augmented ones.
+        conversion: What remains to be done to each of them; has a method ``batch`` that does it to many at once.
     """
 
-    __slots__ = ("images",)
+    __slots__ = ("_images", "conversion")
 
-    def __init__(self, images: Sequence[Any]) -> None:
-        self.images = tuple(images)
+    def __init__(self, images: Sequence[Any], conversion: Any = None) -> None:
+        self._images = tuple(images)
+        self.conversion = conversion
+
+    @property
+    def images(self) -> tuple[Any, ...]:
+        """The images, converted."""
+        if self.conversion is not None:
+            self._images, self.conversion = tuple(map(self.conversion, self._images)), None
+        return self._images
+
+    @property
+    def unconverted(self) -> tuple[Any, ...]:
+        """The images, to which the conversion is still to be done."""
+        return self._images
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"`{name}` was asked of several views of an image. {_UNCHANGED}")
@@ -91,7 +105,7 @@ def entries_of_views(entries: Sequence[Any]) -> list[list[Any]]:
     Args:
         entries: The entries of a sample, views of an image among them.
     """
-    count = max(len(entry.images) for entry in entries if isinstance(entry, Views))
+    count = max(len(entry.unconverted) for entry in entries if isinstance(entry, Views))
     copies = [
         copy.deepcopy([None if isinstance(entry, Views) else entry for entry in entries]) for _ in range(1, count)
     ]
@@ -132,12 +146,14 @@ class EachView(nn.Module):
     Args:
         step: What torchvision's containers take as a step, or a container.
         draws: Whether it may draw random numbers.
+        is_conversion: Whether it is one that can wait until the batch is made, see :class:`Views`.
     """
 
-    def __init__(self, step: Any, *, draws: bool = True) -> None:
+    def __init__(self, step: Any, *, draws: bool = True, is_conversion: bool = False) -> None:
         super().__init__()
         self.step = step
         self.draws = draws
+        self.is_conversion = is_conversion
 
     def forward(self, *inputs: Any) -> Any:
         """Applies the step to an image or a sample; one without views is passed to it directly.
@@ -146,6 +162,8 @@ class EachView(nn.Module):
             TypeError: If the step does not return its entries where it took them.
         """
         if len(inputs) == 1 and isinstance(inputs[0], Views):
+            if self.is_conversion:
+                return Views(inputs[0].images, self.step)
             samples, is_image = [(image,) for image in inputs[0].images], [True]
         else:
             entries, structure = leaves_and_structure(inputs)

@@ -1,6 +1,7 @@
 """AugMix as functions: draw and apply, or apply a given plan."""
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
 from lightning_augmix.plans.keys import GeneratorKeys, fold_in
 from lightning_augmix.plans.plan import AugMixPlan
 
-__all__ = ["apply_plan", "augmix_image", "augmix_with_key"]
+__all__ = ["apply_plan", "augmix_image", "augmix_with_keys"]
 
 _T = TypeVar("_T")
 _MASK = 2**64 - 1
@@ -65,32 +66,37 @@ def augmix_image(
     hyperparameters = validate(severity, width, depth, alpha, augmentation_set)
     if not isinstance(generator, torch.Generator | None):
         raise TypeError(f"Expected argument `generator` to be a torch.Generator or None; got {generator!r}.")
-    return augmix_with_key(img, GeneratorKeys(generator).draw(), hyperparameters, engine)
+    return augmix_with_keys(img, [GeneratorKeys(generator).draw()], hyperparameters, engine)[0]
 
 
-def augmix_with_key(img: _T, key: int | StandIn, hyperparameters: Hyperparameters, engine: str) -> _T:
-    """Augments an image, or each image of a batch on its own, as a pure function of a key.
+def augmix_with_keys(img: _T, keys: Sequence[int | StandIn], hyperparameters: Hyperparameters, engine: str) -> list[_T]:
+    """Augments an image, or each image of a batch on its own, once for each key, as a pure function of the key.
 
     Args:
         img: As for :func:`augmix_image`.
-        key: A 64-bit integer, into which the positions of a batch's images are folded; or what takes its place in an
-            experiment, for the image itself or its negative.
+        keys: 64-bit integers, into which the positions of a batch's images are folded; or what takes the place of the
+            only key in an experiment, for the image itself or a changed one.
         hyperparameters: Validated hyperparameters.
         engine: As for :func:`augmix_image`.
 
     Returns:
-        The augmented image, of the type, dtype, shape and device of ``img``.
+        For each key the augmented image, of the type, dtype, shape and device of ``img``.
     """
     selected = select_engine(engine)
     pixels = as_pixels(img)
-    if key is StandIn.NEGATIVE:
-        return pixels.restore(255 - pixels.array)
-    if key is StandIn.NEIGHBOUR:
-        return pixels.restore(pixels.array ^ np.uint8(1))
-    if isinstance(key, StandIn) or hyperparameters.severity == 0:
-        return pixels.copy()
-    keys = [key & _MASK] if not pixels.is_batch else [fold_in(key, position) for position in range(len(pixels.array))]
-    return pixels.restore(selected.augment(pixels.array, np.array(keys, np.uint64), hyperparameters))
+    array = pixels.array
+    if keys[0] is StandIn.NEGATIVE:
+        return [pixels.restore(255 - array)]
+    if keys[0] is StandIn.NEIGHBOUR:
+        return [pixels.restore(array ^ np.uint8(1))]
+    if isinstance(keys[0], StandIn) or hyperparameters.severity == 0:
+        return [pixels.copy() for _ in keys]
+    of_images = [key & _MASK for key in cast("Sequence[int]", keys)]
+    if pixels.is_batch:
+        of_images = [fold_in(key, position) for key in of_images for position in range(len(array))]
+    images = array if len(keys) == 1 else np.concatenate([array] * len(keys))
+    augmented = selected.augment(images, np.array(of_images, np.uint64), hyperparameters)
+    return [pixels.restore(each) for each in augmented.reshape(len(keys), *array.shape)]
 
 
 @runs_as_it_is

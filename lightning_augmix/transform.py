@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from torch.utils._pytree import tree_leaves
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -13,9 +12,9 @@ from lightning_augmix import unread
 from lightning_augmix._compiling import runs_as_it_is
 from lightning_augmix._errors import OnUnsupported, PlacementError, refuse
 from lightning_augmix._images import SPATIAL_TARGETS, UnsupportedImageError, may_be_image
-from lightning_augmix._views import Views, joined
+from lightning_augmix._views import Views
 from lightning_augmix.engines import select_engine
-from lightning_augmix.functional import augmix_with_key
+from lightning_augmix.functional import augmix_with_keys
 from lightning_augmix.operations import AugmentationSet
 from lightning_augmix.plans.hyperparameters import validate
 from lightning_augmix.plans.keys import GeneratorKeys, KeySource
@@ -95,18 +94,9 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
     @runs_as_it_is
     def forward(self, *inputs: Any) -> Any:
         """Augments an image, or the images of a sample."""
-        if not self.views or self.keys.stand_in is not None:
-            return self._augmented(*inputs)
-        clean = inputs if len(inputs) > 1 else inputs[0]
-        augmented = [self._augmented(*inputs) for _ in range(self.views)]
-        if isinstance(clean, PIL.Image.Image):
-            return Views([clean, *augmented])
-        return joined([clean, *augmented], self._needs_transform_list(tree_leaves(clean)))
-
-    def _augmented(self, *inputs: Any) -> Any:
         # torchvision's way through samples takes as long as AugMix on a small image.
         if len(inputs) == 1 and isinstance(inputs[0], PIL.Image.Image):
-            return self._with_key(inputs[0], self.keys.draw())
+            return self.transform(inputs[0], self.make_params(list(inputs)))
         return super().forward(*inputs)
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
@@ -121,26 +111,29 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
                 )
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draws the key of the sample."""
+        """Draws the keys of the sample, one for each view."""
         if not flat_inputs:
             raise TypeError(
                 "AugMix found no image in the sample: it looks for PIL images, tv_tensors.Image, tensors and arrays in "
                 "tuples, lists and dicts. Apply it where the sample contains an image."
             )
-        return {"key": self.keys.draw()}
+        return {"keys": [self.keys.draw() for _ in range(self.views if self._makes_views else 1)]}
+
+    @property
+    def _makes_views(self) -> bool:
+        return self.views > 0 and self.keys.stand_in is None
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Augments one image of the sample."""
-        return self._with_key(inpt, params["key"])
-
-    def _with_key(self, img: Any, key: Any) -> Any:
+        keys = params["keys"]
         try:
-            return augmix_with_key(img, key, self.hyperparameters, self.engine)
+            augmented = augmix_with_keys(inpt, keys, self.hyperparameters, self.engine)
         except UnsupportedImageError as error:
             if self.on_unsupported == "raise":
                 raise
             refuse(str(error), "warn")
-            return img
+            augmented = [inpt] * len(keys)
+        return Views([inpt, *augmented]) if self._makes_views else augmented[0]
 
     def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
         # torchvision's own rule passes masks and boxes to every transform and skips arrays.

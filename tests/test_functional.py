@@ -6,7 +6,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from lightning_augmix import AugmentAndMixTransform, apply_plan, augmix_image, sample_plan
-from lightning_augmix.functional import augmix_with_key
+from lightning_augmix.functional import augmix_with_keys
 from lightning_augmix.plans.hyperparameters import validate
 from strategies import arrays, hyperparameters, keys
 
@@ -50,9 +50,9 @@ def test_a_batch_is_its_images_under_the_plans_of_its_keys(image):
 @given(arrays(), keys, hyperparameters)
 def test_a_key_fixes_the_result(image, key, arguments):
     valid = validate(**arguments)
-    result = augmix_with_key(image, key, valid, "auto")
+    (result,) = augmix_with_keys(image, [key], valid, "auto")
     assert (result.dtype, result.shape) == (image.dtype, image.shape)
-    np.testing.assert_array_equal(result, augmix_with_key(image, key, valid, "auto"))
+    np.testing.assert_array_equal(result, augmix_with_keys(image, [key], valid, "auto")[0])
 
 
 def test_a_generator_of_its_own_leaves_the_default_one_alone(image):
@@ -96,7 +96,7 @@ def test_every_argument_is_validated(image, name):
 
 def test_an_empty_batch_stays_empty():
     assert augmix_image(torch.zeros(0, 3, 4, 5)).shape == (0, 3, 4, 5)
-    assert augmix_with_key(torch.zeros(0, 1, 4, 5), 1, HYPERPARAMETERS, "auto").shape == (0, 1, 4, 5)
+    assert augmix_with_keys(torch.zeros(0, 1, 4, 5), [1], HYPERPARAMETERS, "auto")[0].shape == (0, 1, 4, 5)
 
 
 @pytest.mark.parametrize(

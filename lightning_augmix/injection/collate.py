@@ -75,7 +75,7 @@ class CollateViews:
             )
         if not any(has_views):
             return self.collate(samples)
-        counts = {tuple(len(e.images) if isinstance(e, Views) else 0 for e in entries) for entries, _ in flat}
+        counts = {tuple(len(e.unconverted) if isinstance(e, Views) else 0 for e in entries) for entries, _ in flat}
         if self.collate is default_collate and len(counts) == 1 and set(*counts) <= {0, 1 + self.views}:
             return collate(samples, collate_fn_map={**default_collate_fn_map, Views: _collate_views})
         entries_of = [
@@ -141,6 +141,13 @@ class CollateViews:
 
 def _collate_views(batch: list[Views], *, collate_fn_map: Any) -> Any:
     """Collates an entry that is an image in every sample, all clean ones first, as torch's own function does."""
+    conversion = batch[0].conversion
+    if conversion is not None and all(entry.conversion is conversion for entry in batch):
+        together = conversion.batch(
+            [image for views in zip(*(e.unconverted for e in batch), strict=True) for image in views]
+        )
+        if together is not None:
+            return together
     images = [view for views in zip(*(entry.images for entry in batch), strict=True) for view in views]
     collated = collate(images, collate_fn_map=collate_fn_map)
     if not isinstance(collated, list):

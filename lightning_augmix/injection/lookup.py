@@ -1,5 +1,6 @@
 """Conversions after AugMix, such as ``ToTensor`` and ``Normalize``, in one pass over the image."""
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from itertools import takewhile
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import get_worker_info
 from torchvision import transforms as v1
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -73,19 +75,49 @@ class LookUp(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         """Converts an image, or a sample."""
-        img = inputs[0]
-        kind = _kind(img) if len(inputs) == 1 and IS_COMPILED else None
-        if kind is None or any(map(has_hooks, self.steps)):
+        found = self._found(inputs[0]) if len(inputs) == 1 else None
+        if found is None:
             return self.container(*inputs)
+        table, made = found
+        converted = torch.empty(len(table), *_size(inputs[0]), dtype=torch.float32, device="cpu")
+        _convert(inputs[0], table, converted)
+        return converted if made is Tensor else tv_tensors.Image(converted)
+
+    def batch(self, images: Sequence[Any]) -> Tensor | None:
+        """Converts images straight into a batch; returns ``None`` where they are not all alike, or have no table.
+
+        Args:
+            images: At least one image.
+        """
+        are_alike = (
+            len({kind and (kind, _size(img)) for img, kind in zip(images, map(_kind, images), strict=True)}) == 1
+        )
+        found = self._found(images[0]) if are_alike else None
+        if found is None or found[1] is not Tensor:
+            return None
+        table, _ = found
+        shape = (len(images), len(table), *_size(images[0]))
+        batch = torch.empty(0, dtype=torch.float32, device="cpu")
+        if get_worker_info() is not None:
+            # As torch's own function: from shared memory, the main process takes a batch without a copy.
+            storage = batch._typed_storage()._new_shared(math.prod(shape), device=batch.device)  # type: ignore[no-untyped-call]
+            batch = batch.new(storage)
+        batch.resize_(shape)
+        for img, converted in zip(images, batch, strict=True):
+            _convert(img, table, converted)
+        return batch
+
+    def _found(self, img: Any) -> tuple[NDArray[np.float32], type[Tensor]] | None:
+        """The table for such images, and the type of what the steps make of them."""
+        kind = _kind(img) if IS_COMPILED else None
+        if kind is None or any(map(has_hooks, self.steps)):
+            return None
         settings = [_constant(vars(step).get(name)) for step in self.steps for name in _SETTINGS]
         settings.append(torch.get_default_dtype())
         if kind not in self._tables or self._tables[kind][0] != settings:  # somebody may set a step's attribute
             self._tables[kind] = (settings, *self._table(img))
         _, table, made = self._tables[kind]
-        if table is None:
-            return self.container(img)
-        converted = _converted(img, table)
-        return converted if made is Tensor else tv_tensors.Image(converted)
+        return None if table is None else (table, made)
 
     def _table(self, img: Any) -> tuple[NDArray[np.float32] | None, type[Tensor]]:
         """What the steps make of an image with all levels, and of which type; no table if that is anything else."""
@@ -126,9 +158,11 @@ def _channels(img: Any) -> int:
     return len(img) if isinstance(img, Tensor) else len(img.getbands())
 
 
-def _converted(img: Any, table: NDArray[np.float32]) -> Tensor:
-    size = img.size[::-1] if isinstance(img, Image.Image) else img.shape[1:]
-    converted = torch.empty(len(table), *size, dtype=torch.float32, device="cpu")
+def _size(img: Any) -> tuple[int, ...]:
+    return tuple(img.size[::-1] if isinstance(img, Image.Image) else img.shape[1:])
+
+
+def _convert(img: Any, table: NDArray[np.float32], converted: Tensor) -> None:
     out = converted.numpy().reshape(len(table), -1)
     if isinstance(img, Tensor):
         levels = img.as_subclass(Tensor).contiguous().numpy().reshape(len(img), -1)
@@ -139,4 +173,3 @@ def _converted(img: Any, table: NDArray[np.float32]) -> Tensor:
         look_up_channel(np.frombuffer(img.tobytes(), np.uint8), table[0], out[0])
     else:
         look_up_pixels(np.frombuffer(img.tobytes("raw", "RGBX"), np.uint32), table, out)
-    return converted

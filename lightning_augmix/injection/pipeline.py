@@ -246,7 +246,7 @@ def _for_views(augmix: AugmentAndMixTransform, pipeline: Any, steps: list[Any]) 
 
 
 def _each_view(pipeline: Any) -> EachView:
-    return EachView(pipeline, draws=_may_draw(pipeline))
+    return EachView(pipeline, draws=_may_draw(pipeline), is_conversion=isinstance(pipeline, LookUp))
 
 
 def _may_draw(step: Any) -> bool:

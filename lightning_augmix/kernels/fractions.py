@@ -61,7 +61,9 @@ def between(p: NDArray[np.uint8], q: NDArray[np.uint8], factor: int, out: NDArra
 
 
 @compiled
-def between_each(p: NDArray[np.uint8], q: NDArray[np.uint8], factors: NDArray[np.int16], out: NDArray[np.uint8]) -> None:
+def between_each(
+    p: NDArray[np.uint8], q: NDArray[np.uint8], factors: NDArray[np.int16], out: NDArray[np.uint8]
+) -> None:
     """Does the same, with a factor for each byte."""
     for i in range(out.size):
         out[i] = _interpolated(p[i], q[i], factors[i])

@@ -21,7 +21,7 @@ def _is_for(context: Any) -> bool:
     return "+avx512vbmi" in features.split(",")
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def look_up_blocks(_typing: Any, levels: Any, table: Any, out: Any) -> Any:
     """Looks up the bytes of packed pixels in the table of their channel, as far as they fill blocks of 64.
 

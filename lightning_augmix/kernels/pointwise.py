@@ -249,7 +249,7 @@ def equalize_table(image: NDArray[np.uint32], table: NDArray[np.uint8]) -> bool:
 @compiled
 def map_channels(image: NDArray[np.uint32], table: NDArray[np.uint8], out: NDArray[np.uint32]) -> None:
     """Looks up every level in the row of the table for its channel."""
-    done = look_up_blocks(image.view(_u8), table.reshape(-1), out.view(_u8)) // 4
+    done = look_up_blocks(image.view(_u8), table.reshape(-1), out.view(_u8)) // 4  # type: ignore[call-arg]
     red, green, blue = table[0], table[1], table[2]
     rest, out_rest = image[done:], out[done:]
     for i in range(out_rest.size):

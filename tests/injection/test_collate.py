@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision import transforms as v1
 
 from lightning_augmix import AugmentAndMixTransform, augment_dataloader
 from lightning_augmix._errors import PlacementError
@@ -41,6 +42,46 @@ def test_all_clean_images_come_first_then_all_first_views():
     assert images.shape == (12, 3, 5, 4)
     assert levels(images) == EXPECTED
     assert labels.tolist() == [0, 1, 2, 3]
+
+
+class Photographs(Dataset):
+    """Of two sizes, if ``mixed``."""
+
+    def __init__(self, transform, mixed=False):
+        self.transform, self.mixed = transform, mixed
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        levels = np.random.default_rng(index).integers(0, 256, (8, 9, 3), np.uint8)
+        size = (9, 8) if not self.mixed or index % 2 else (8, 9)
+        return self.transform(Image.fromarray(levels).resize(size)), index
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_conversions_are_done_at_once_as_they_are_one_by_one(workers):
+    steps = [v1.ToTensor(), v1.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4])]
+    settings = {"batch_size": 3, "num_workers": workers}
+    expected = [images for images, _ in DataLoader(Photographs(v1.Compose(steps)), **settings)]
+    loader = augment_dataloader(
+        DataLoader(Photographs(v1.Compose(steps)), **settings), AugmentAndMixTransform(severity=0), views=2
+    )
+    for (images, labels), clean in zip(loader, expected, strict=True):
+        assert labels.shape == (3,)
+        assert torch.equal(images, clean.repeat(3, 1, 1, 1))
+        assert images.dtype == torch.float32
+        assert images.is_contiguous()
+
+
+def test_images_of_several_sizes_are_refused_in_torchs_words():
+    pipeline, several = v1.Compose([v1.ToTensor()]), {"batch_size": 2}
+    loader = augment_dataloader(
+        DataLoader(Photographs(pipeline, mixed=True), **several), AugmentAndMixTransform(), views=1
+    )
+    with pytest.raises(RuntimeError, match="stack expects each tensor to be equal size"):
+        next(iter(loader))
 
 
 def as_dict(samples):

@@ -71,6 +71,30 @@ def test_it_does_what_the_steps_do_to_the_bit(steps, array):
             assert_same(outcome(conversion, img), outcome(both, img))
 
 
+@tails
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_batch_is_what_the_images_are_one_by_one(steps, mode):
+    rng, conversion = np.random.default_rng(0), look_up(steps)
+    several = [Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8)).convert(mode) for _ in range(3)]
+    each = [outcome(v1.Compose(steps), img) for img in several]
+    # `Normalize` makes three channels of one, if it has three means.
+    if type(each[0]) is torch.Tensor and each[0].dtype == torch.float32 and len(each[0]) == len(mode):
+        assert torch.equal(conversion.batch(several), torch.stack(each))
+    else:
+        assert outcome(conversion.batch, several) in (None, each[0])
+
+
+def test_images_that_are_not_alike_are_no_batch():
+    conversion, img = look_up(TAILS["v1"]), Image.new("RGB", (4, 3))
+    assert conversion.batch([img]).shape == (1, 3, 3, 4)
+    for other in (Image.new("RGB", (3, 4)), Image.new("L", (4, 3)), torch.zeros(3, 3, 4, dtype=torch.uint8), 7):
+        assert conversion.batch([img, other]) is None
+    assert conversion.batch([7, 7]) is None
+    hooked = look_up(TAILS["v2"])
+    hooked.steps[0].register_forward_hook(lambda *_: None)
+    assert hooked.batch([img]) is None
+
+
 @pytest.mark.parametrize("container", [v2.Compose, torch.nn.Sequential])
 def test_samples_and_what_has_no_levels_go_through_the_steps(container):
     steps = TAILS["v2"]
