@@ -47,31 +47,44 @@ class Pixels(Generic[_T]):
     """An image, or a batch of images, as the engines take it.
 
     Attributes:
-        array: uint8 ``[N, H, W]``, ``[N, H, W, 3]``, or from Pillow ``[N, H, W, 4]`` with padding after red, green and
-            blue; C-contiguous; N is 1 for a single image. Never written to.
+        levels: A uint8 array ``[N, H, W]``, ``[N, H, W, 3]``, or from Pillow ``[N, H, W, 4]`` with padding after red,
+            green and blue, C-contiguous; or a tensor ``[N, C, H, W]``. N is 1 for a single image. Never written to.
         is_batch: Whether a batch was given.
-        restore: Turns an array of this shape into the type, dtype, shape and device that were given.
+        restore: Turns an array or tensor of this shape into the type, dtype, shape and device that were given.
         copy: Makes a copy of what was given, floating-point values unrounded.
     """
 
-    array: NDArray[np.uint8]
+    levels: Any
     is_batch: bool
-    restore: Callable[[NDArray[np.uint8]], _T]
+    restore: Callable[[Any], _T]
     copy: Callable[[], _T]
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
-        return self.array.shape[1], self.array.shape[2]
+        start = 2 if isinstance(self.levels, torch.Tensor) else 1
+        return self.levels.shape[start], self.levels.shape[start + 1]
+
+    def times(self, count: int) -> Any:
+        """The levels, as often as that.
+
+        Args:
+            count: At least 1.
+        """
+        if count == 1:
+            return self.levels
+        repeated = [self.levels] * count
+        return torch.cat(repeated) if isinstance(self.levels, torch.Tensor) else np.concatenate(repeated)
 
 
-def as_pixels(img: _T) -> Pixels[_T]:
+def as_pixels(img: _T, *, on_device: bool = False) -> Pixels[_T]:
     """Takes an image of any accepted type.
 
     Args:
         img: A PIL image of mode ``RGB`` or ``L``; a uint8 array ``[H, W]``, ``[H, W, 1]`` or ``[H, W, 3]``; a tensor
             ``[C, H, W]`` or ``[N, C, H, W]`` with C of 1 or 3, uint8, or floating-point in [0, 1], which is rounded to
             the nearest of 256 levels; or one of a subclass that `clone` keeps, such as ``tv_tensors.Image``.
+        on_device: Whether the levels of a tensor are to be a tensor on its device, rather than an array.
 
     Returns:
         The pixels, with the way back.
@@ -87,7 +100,7 @@ def as_pixels(img: _T) -> Pixels[_T]:
     if isinstance(img, torch.Tensor) and (
         isinstance(img, tv_tensors.Image) or not isinstance(img, tv_tensors.TVTensor)
     ):
-        return _from_tensor(img)
+        return _from_tensor(img, on_device)
     raise _error(TypeError, type(img).__name__, _remedy_for_type(img))
 
 
@@ -169,7 +182,7 @@ def _error_of_array(img: NDArray[Any]) -> Exception:
     return _error_of_channels(given, img.shape[2])
 
 
-def _from_tensor(img: torch.Tensor) -> Pixels[Any]:
+def _from_tensor(img: torch.Tensor, on_device: bool) -> Pixels[Any]:
     if img.layout is not torch.strided:
         raise _error(TypeError, "a sparse tensor", "use `img.to_dense()`")
     if img.is_meta:
@@ -180,13 +193,11 @@ def _from_tensor(img: torch.Tensor) -> Pixels[Any]:
     if type(img) not in (torch.Tensor, tv_tensors.Image) and type(twin := img.detach().clone()) is not type(img):
         given = f"a {type(img).__name__}, whose `clone()` is a {type(twin).__name__}"
         raise _error(TypeError, given, "convert it with `img.detach().as_subclass(torch.Tensor)`")
-    levels = _levels(plain).cpu()
+    levels = _levels(plain)
     batch = levels if plain.ndim == 4 else levels[None]
-    array = np.ascontiguousarray(batch.permute(0, 2, 3, 1).numpy())
 
-    def restore(augmented: NDArray[np.uint8]) -> torch.Tensor:
-        channels_last = torch.from_numpy(augmented.reshape(array.shape)).permute(0, 3, 1, 2).to(plain.device)
-        levels = channels_last if plain.ndim == 4 else channels_last[0]
+    def restore(augmented: torch.Tensor) -> torch.Tensor:
+        levels = augmented if plain.ndim == 4 else augmented[0]
         if plain.is_floating_point():
             levels = levels.to(torch.promote_types(plain.dtype, torch.float32)).div_(255)
         result = torch.empty_like(plain).copy_(levels)  # of the same memory format
@@ -200,7 +211,14 @@ def _from_tensor(img: torch.Tensor) -> Pixels[Any]:
     def copy() -> torch.Tensor:
         return img.detach().clone()
 
-    return Pixels(array[..., 0] if array.shape[3] == 1 else array, plain.ndim == 4, restore, copy)
+    if on_device:
+        return Pixels(batch, plain.ndim == 4, restore, copy)
+    array = np.ascontiguousarray(batch.cpu().permute(0, 2, 3, 1).numpy())
+
+    def restore_array(augmented: NDArray[np.uint8]) -> torch.Tensor:
+        return restore(torch.from_numpy(augmented.reshape(array.shape)).permute(0, 3, 1, 2).to(plain.device))
+
+    return Pixels(array[..., 0] if array.shape[3] == 1 else array, plain.ndim == 4, restore_array, copy)
 
 
 def _error_of_tensor(img: torch.Tensor) -> Exception:

@@ -82,21 +82,20 @@ def augmix_with_keys(img: _T, keys: Sequence[int | StandIn], hyperparameters: Hy
     Returns:
         For each key the augmented image, of the type, dtype, shape and device of ``img``.
     """
-    selected = select_engine(engine)
-    pixels = as_pixels(img)
-    array = pixels.array
+    selected = select_engine(engine, img.device if isinstance(img, torch.Tensor) else None)
+    pixels = as_pixels(img, on_device=selected.TAKES_TENSORS)
+    levels = pixels.levels
     if keys[0] is StandIn.NEGATIVE:
-        return [pixels.restore(255 - array)]
+        return [pixels.restore(255 - levels)]
     if keys[0] is StandIn.NEIGHBOUR:
-        return [pixels.restore(array ^ np.uint8(1))]
+        return [pixels.restore(levels ^ 1)]
     if isinstance(keys[0], StandIn) or hyperparameters.severity == 0:
         return [pixels.copy() for _ in keys]
     of_images = [key & _MASK for key in cast("Sequence[int]", keys)]
     if pixels.is_batch:
-        of_images = [fold_in(key, position) for key in of_images for position in range(len(array))]
-    images = array if len(keys) == 1 else np.concatenate([array] * len(keys))
-    augmented = selected.augment(images, np.array(of_images, np.uint64), hyperparameters)
-    return [pixels.restore(each) for each in augmented.reshape(len(keys), *array.shape)]
+        of_images = [fold_in(key, position) for key in of_images for position in range(len(levels))]
+    augmented = selected.augment(pixels.times(len(keys)), np.array(of_images, np.uint64), hyperparameters)
+    return [pixels.restore(each) for each in augmented.reshape(len(keys), *levels.shape)]
 
 
 @runs_as_it_is
@@ -125,18 +124,19 @@ def apply_plan(img: _T, plan: AugMixPlan, engine: str = "auto") -> _T:
     """
     if not isinstance(plan, AugMixPlan):
         raise TypeError(f"Expected argument `plan` to be an AugMixPlan, from `sample_plan`; got {type(plan).__name__}.")
-    pixels = as_pixels(img)
+    selected = select_engine(engine, img.device if isinstance(img, torch.Tensor) else None)
+    pixels = as_pixels(img, on_device=selected.TAKES_TENSORS)
     if plan.image_size != pixels.image_size:
         raise ValueError(
             f"Expected argument `plan` to be drawn for the size of `img`, (height, width) = {pixels.image_size}; got a "
             f"plan for {plan.image_size} (pass `image_size={pixels.image_size}` to `sample_plan`)."
         )
     given = len(plan) if plan.is_batch else None
-    expected = len(pixels.array) if pixels.is_batch else None
+    expected = len(pixels.levels) if pixels.is_batch else None
     if given != expected:
         one, many = "the plan of one image", "a batch of {} plans"
         raise ValueError(
             f"Expected argument `plan` to be {one if expected is None else many.format(expected)}, like `img`; got "
             f"{one if given is None else many.format(given)} (a batch of plans comes from an array of keys)."
         )
-    return pixels.restore(select_engine(engine).apply(pixels.array, plan.as_batch()))
+    return pixels.restore(selected.apply(pixels.levels, plan.as_batch()))

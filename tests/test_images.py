@@ -93,10 +93,10 @@ def test_there_and_back_is_the_same(kind, array):
     pixels = as_pixels(img)
     assert pixels.is_batch is (kind == "batch")
     assert pixels.image_size == array.shape[:2]
-    assert pixels.array.dtype == np.uint8
-    assert pixels.array.flags.c_contiguous
-    np.testing.assert_array_equal(pixels.array[0].reshape(*array.shape[:2], -1)[..., :3].reshape(array.shape), array)
-    assert same(pixels.restore(pixels.array.copy()), img)
+    assert pixels.levels.dtype == np.uint8
+    assert pixels.levels.flags.c_contiguous
+    np.testing.assert_array_equal(pixels.levels[0].reshape(*array.shape[:2], -1)[..., :3].reshape(array.shape), array)
+    assert same(pixels.restore(pixels.levels.copy()), img)
 
 
 @given(arrays(), st.sampled_from(FLOATS))
@@ -104,8 +104,8 @@ def test_floats_are_rounded_to_levels_and_come_back_as_floats(array, dtype):
     img = (as_tensor(array).to(torch.float64) / 255).to(dtype)
     pixels = as_pixels(img)
     if dtype in (torch.float32, torch.float64):  # the others cannot tell 256 levels apart
-        np.testing.assert_array_equal(pixels.array[0], array)
-    restored = pixels.restore(pixels.array.copy())
+        np.testing.assert_array_equal(pixels.levels[0], array)
+    restored = pixels.restore(pixels.levels.copy())
     assert restored.dtype == dtype
     torch.testing.assert_close(restored, img, atol=1 / 255, rtol=0)
 
@@ -114,7 +114,7 @@ def test_the_original_is_not_written_to_nor_shared_with_the_result():
     for kind, convert in KINDS.items():
         img = convert(np.full((2, 3), 7, np.uint8))
         pixels = as_pixels(img)
-        restored = pixels.restore(np.full_like(pixels.array, 9))
+        restored = pixels.restore(np.full_like(pixels.levels, 9))
         assert np.asarray(img).flat[0] == 7, kind
         assert np.asarray(restored).flat[0] == 9, kind
 
@@ -144,14 +144,14 @@ def test_subclasses_of_tensors_keep_what_they_carry(kind, is_batch, dtype, sever
 
 def test_a_batch_of_none_is_a_batch():
     pixels = as_pixels(torch.zeros(0, 3, 4, 5, dtype=torch.uint8))
-    assert pixels.restore(pixels.array.copy()).shape == (0, 3, 4, 5)
-    assert as_pixels(torch.zeros(0, 3, 4, 5)).restore(pixels.array.copy()).dtype == torch.float32
+    assert pixels.restore(pixels.levels.copy()).shape == (0, 3, 4, 5)
+    assert as_pixels(torch.zeros(0, 3, 4, 5)).restore(pixels.levels.copy()).dtype == torch.float32
 
 
 def test_gradients_end_here():
     img = torch.full((1, 2, 3), 0.5, requires_grad=True)
     pixels = as_pixels(img)
-    assert not pixels.restore(pixels.array.copy()).requires_grad
+    assert not pixels.restore(pixels.levels.copy()).requires_grad
 
 
 BOXES = tv_tensors.BoundingBoxes(torch.zeros(1, 4), format="XYXY", canvas_size=(4, 5))
@@ -252,13 +252,13 @@ def test_the_remedy_for_more_than_eight_bits_keeps_the_image(mode, white):
         as_pixels(img)
     remedy = re.search("`(Image.*?)`", str(refused.value))[1]
     mended = eval(remedy, {"Image": Image, "numpy": np, "img": img, "white": white})
-    np.testing.assert_array_equal(as_pixels(mended).array[0], np.arange(256).reshape(16, 16))
+    np.testing.assert_array_equal(as_pixels(mended).levels[0], np.arange(256).reshape(16, 16))
 
 
 @pytest.mark.parametrize("overshoot", [2e-7, 1e-3, 0.49 / 255])
 def test_floats_within_half_a_level_of_the_range_are_of_its_last_levels(overshoot):
     img = torch.tensor([-overshoot, 0.0, 1.0, 1 + overshoot]).reshape(1, 2, 2)
-    assert as_pixels(img).array.tolist() == [[[0, 0], [255, 255]]]
+    assert as_pixels(img).levels.tolist() == [[[0, 0], [255, 255]]]
 
 
 def test_resizing_by_torch_is_taken():

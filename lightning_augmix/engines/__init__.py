@@ -1,12 +1,13 @@
 """Engines draw and apply plans. All produce the same bytes as the reference, ``pillow``."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from lightning_augmix.engines import numba_engine, pillow_engine
+from lightning_augmix.engines import numba_engine, pillow_engine, torch_engine
 from lightning_augmix.plans.hyperparameters import Hyperparameters
 from lightning_augmix.plans.plan import AugMixPlan
 
@@ -19,29 +20,35 @@ class Engine(Protocol):
     Images are uint8 arrays, C-contiguous and never written to: ``[N, H, W]``, ``[N, H, W, 3]``, or ``[N, H, W, 4]``
     with padding after red, green and blue, as Pillow stores them. Results are new arrays of the same shape, with
     arbitrary padding.
+
+    Attributes:
+        TAKES_TENSORS: Whether images may be uint8 tensors ``[N, C, H, W]`` too, with C of 1 or 3, of any memory format,
+            on any device. Results are new tensors of the same shape, device and memory format then.
     """
+
+    TAKES_TENSORS: bool
 
     def warm_up(self, announce: Callable[[], None] = ...) -> None:
         """Compiles the engine's functions, so that worker processes need not, and announces it."""
 
-    def apply(self, images: NDArray[np.uint8], plan: AugMixPlan) -> NDArray[np.uint8]:
+    def apply(self, images: Any, plan: AugMixPlan) -> Any:
         """Applies a batch of plans, one to each image."""
 
-    def augment(
-        self, images: NDArray[np.uint8], keys: NDArray[np.uint64], hyperparameters: Hyperparameters
-    ) -> NDArray[np.uint8]:
+    def augment(self, images: Any, keys: NDArray[np.uint64], hyperparameters: Hyperparameters) -> Any:
         """Draws a plan for each image from its key and applies it."""
 
 
-_ENGINES: Mapping[str, Engine] = {"numba": numba_engine, "pillow": pillow_engine}
+_ENGINES: Mapping[str, Engine] = {"numba": numba_engine, "pillow": pillow_engine, "torch": torch_engine}
 
 
-def select_engine(engine: str) -> Engine:
+def select_engine(engine: str, device: torch.device | None = None) -> Engine:
     """Returns the engine with the given name.
 
     Args:
-        engine: ``"numba"``, ``"pillow"``, or ``"auto"`` for the faster: ``numba``, at every size from 32×32 to 384×384
-            (`augmix-bench`). ``numba`` leaves images with a side above 2¹⁶ pixels to ``pillow``.
+        engine: ``"numba"``, ``"pillow"``, ``"torch"``, or ``"auto"`` for the fastest: ``torch`` for tensors on a CUDA
+            device, where they stay, else ``numba``, at every size from 32×32 to 384×384 (`augmix-bench`). ``numba``
+            leaves images with a side above 2¹⁶ pixels to ``pillow``.
+        device: Where the images are; ``None`` for arrays and PIL images.
 
     Returns:
         The engine.
@@ -49,7 +56,9 @@ def select_engine(engine: str) -> Engine:
     Raises:
         ValueError: If there is no such engine.
     """
-    name = "numba" if engine == "auto" else engine
+    name = engine
+    if engine == "auto":
+        name = "torch" if device is not None and device.type == "cuda" else "numba"
     if not isinstance(name, str) or name not in _ENGINES:
         permitted = ", ".join(("auto", *_ENGINES))
         raise ValueError(f"Expected argument `engine` to be one of: {permitted}; got {engine!r} (use 'auto').")

@@ -15,7 +15,9 @@ from lightning_augmix.kernels.jit import IS_COMPILED, announcing
 from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
 from lightning_augmix.plans.plan import AugMixPlan
 
-__all__ = ["apply", "augment", "warm_up"]
+__all__ = ["TAKES_TENSORS", "apply", "augment", "warm_up"]
+
+TAKES_TENSORS = False
 
 _scratch = threading.local()
 _KEPT = 1 << 24  # pixels, 64 MiB

@@ -10,7 +10,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
 from lightning_augmix.plans.plan import AugMixPlan, Chain, draw_plan
 
-__all__ = ["apply", "augment", "mix", "warm_up"]
+__all__ = ["TAKES_TENSORS", "apply", "augment", "mix", "warm_up"]
+
+TAKES_TENSORS = False
 
 
 def warm_up(announce: Callable[[], None] = lambda: None) -> None:
