@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lightning_augmix.callback import AugMixCallback as AugMixCallback
     from lightning_augmix.functional import apply_plan as apply_plan
     from lightning_augmix.functional import augmix_image as augmix_image
+    from lightning_augmix.injection import augment_batch as augment_batch
     from lightning_augmix.injection import augment_dataloader as augment_dataloader
     from lightning_augmix.injection import augment_dataset as augment_dataset
     from lightning_augmix.losses import JSDLoss as JSDLoss
@@ -37,6 +38,7 @@ _MODULES = {
     "PlacementError": "_errors",
     "RobustnessReport": "robustness.report",
     "apply_plan": "functional",
+    "augment_batch": "injection",
     "augment_dataloader": "injection",
     "augment_dataset": "injection",
     "augmentation_sets": "operations",

@@ -13,7 +13,7 @@ augmented.
 """
 
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -70,6 +70,11 @@ class AugMixCallback(pl.Callback):
             place in the transforms. The image may be uint8, or floating-point in [0, 1].
         inject: With ``False`` nothing is inserted: put the attribute ``transform`` into your training data yourself,
             wherever the image is still uint8. Seeds, ranks and the checks work the same.
+        on: Where images are augmented: by the ``"workers"`` of the loader, one by one, or on the ``"device"`` of the
+            model, by the batch, with the same result. Workers then deliver images in 8 bits, and what converts them
+            (``ToTensor``, ``Normalize``, …) is done on the device, before ``on_after_batch_transfer``. The collate
+            function must be torch's own, and nothing but conversions may come after AugMix. In YAML, write
+            ``"on": device``, in quotes.
         on_unsupported: What happens if AugMix cannot be placed for certain or did not reach an image: ``"raise"`` ends
             the fit with a message that says what to write instead, ``"warn"`` warns and goes on without AugMix
             (with ``views``, the loss then gets clean images alone, which ``JSDLoss`` takes after ``eval()`` only).
@@ -103,12 +108,14 @@ class AugMixCallback(pl.Callback):
         seed: int | None = None,
         image_key: ImageKey | None = None,
         inject: bool = True,
+        on: Literal["workers", "device"] = "workers",
         on_unsupported: OnUnsupported = "raise",
     ) -> None:
         self.views = check_views(views)
         self.seed = None if seed is None else integer("seed", seed, remedy="leave it out for None")
         self.image_key = check_image_key(image_key)
         self.inject = boolean("inject", inject)
+        self.on: Literal["workers", "device"] = one_of("on", on, ("workers", "device"))
         self.on_unsupported: OnUnsupported = one_of("on_unsupported", on_unsupported, get_args(OnUnsupported))
         if image_key is not None and not inject:
             raise ValueError(
@@ -119,6 +126,11 @@ class AugMixCallback(pl.Callback):
             raise ValueError(
                 f"Expected argument `views` to be 0 with `inject=False`, which leaves the placing to you; got {views}: "
                 "leave out one of the two, or name the image with `image_key`."
+            )
+        if on == "device" and not inject:
+            raise ValueError(
+                "Expected argument `on` to be 'workers' with `inject=False`, which leaves the placing to you; got "
+                "'device': leave out one of the two, or name the image with `image_key`."
             )
         self.transform = AugmentAndMixTransform(severity, width, depth, alpha, augmentation_set, engine=engine)
         self.transform.on_unsupported = self.on_unsupported
@@ -184,6 +196,7 @@ class AugMixCallback(pl.Callback):
         """Checks that every training loader is augmented, and loads for the epoch a resumed run begins with."""
         session = self._session_of(trainer)
         session.check_loaders()
+        session.check_hooks(pl_module)
         session.check_epoch()
         if self.views and not any(isinstance(module, JSDLoss) for module in pl_module.modules()):
             self.tell(

@@ -37,6 +37,7 @@ class AugMixCallbackConfig(AugmentAndMixTransformConfig):
     seed: int | None = None
     image_key: Any = None  # a key or a position; OmegaConf has no union of the two
     inject: bool = True
+    on: str = "workers"
     on_unsupported: str = "raise"
 
 

@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 
 from lightning_augmix import unread
 from lightning_augmix._compiling import runs_as_it_is
+from lightning_augmix._device import Pending, Settings, check_for_device
 from lightning_augmix._errors import OnUnsupported, PlacementError, refuse
 from lightning_augmix._images import SPATIAL_TARGETS, UnsupportedImageError, may_be_image
 from lightning_augmix._views import Views
@@ -48,6 +49,7 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         keys: Where the keys of plans come from; torch's default generator unless replaced.
         views: 0, or the number of augmented views that an image becomes beside itself; see
             :class:`~lightning_augmix.AugMixCallback`, which sets it.
+        on_device: Whether images are left for the batch to augment, see :class:`~lightning_augmix.AugMixCallback`.
         on_unsupported: Whether an image that AugMix does not take is an error, or a warning and left as it is; set
             likewise.
 
@@ -89,6 +91,7 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         self.engine = engine
         self.keys: KeySource = GeneratorKeys()
         self.views = 0
+        self.on_device = False
         self.on_unsupported: OnUnsupported = "raise"
         unread.was_read()
 
@@ -118,23 +121,22 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
                 "AugMix found no image in the sample: it looks for PIL images, tv_tensors.Image, tensors and arrays in "
                 "tuples, lists and dicts. Apply it where the sample contains an image."
             )
-        return {"keys": [self.keys.draw() for _ in range(self.views if self._makes_views else 1)]}
-
-    @property
-    def _makes_views(self) -> bool:
-        return self.views > 0 and self.keys.stand_in is None
+        return {"keys": [self.keys.draw() for _ in range(1 if self.keys.stand_in else max(1, self.views))]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Augments one image of the sample."""
-        keys = params["keys"]
+        keys, is_alone = params["keys"], self.keys.stand_in is not None
         try:
+            if self.on_device and not is_alone:
+                check_for_device(inpt)
+                return Pending(inpt, keys, Settings(self.hyperparameters, self.engine, self.views))
             augmented = augmix_with_keys(inpt, keys, self.hyperparameters, self.engine)
         except UnsupportedImageError as error:
             if self.on_unsupported == "raise":
                 raise
             refuse(str(error), "warn")
             augmented = [inpt] * len(keys)
-        return Views([inpt, *augmented]) if self._makes_views else augmented[0]
+        return Views([inpt, *augmented]) if self.views and not is_alone else augmented[0]
 
     def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
         # torchvision's own rule passes masks and boxes to every transform and skips arrays.

@@ -18,6 +18,7 @@ PUBLIC = [
     "PlacementError",
     "RobustnessReport",
     "apply_plan",
+    "augment_batch",
     "augment_dataloader",
     "augment_dataset",
     "augmentation_sets",

@@ -113,7 +113,7 @@ def _entries(
     value: Any, count: int | None, path: str, names: tuple[str, ...], within: frozenset[int]
 ) -> Iterator[Entry]:
     if isinstance(value, Views):
-        value = value.images[1]
+        value = value.images[-1]
     parts = None if _is_leaf(value, count) or id(value) in within else _parts(value)
     if parts is None:
         yield Entry(path, names, value)
@@ -139,7 +139,7 @@ def kind_of(value: Any, within: frozenset[int] = frozenset()) -> Any:
     cls = type(value)
     if cls in _SCALARS:
         return None  # numbers and names differ from sample to sample
-    if cls is Views:
+    if issubclass(cls, Views):
         return _kind_of_views(value, within)
     if isinstance(value, torch.Tensor | np.ndarray):
         return cls, value.dtype, value.ndim
@@ -154,12 +154,12 @@ def kind_of(value: Any, within: frozenset[int] = frozenset()) -> Any:
 
 def _kind_of_views(views: Views, within: frozenset[int]) -> Any:
     if views.conversion is None:
-        return kind_of(views.images[1], within)
+        return kind_of(views.images[-1], within)
     # Converted once, and not for every sample.
     kinds = _kinds_of_conversions.setdefault(views.conversion, {})
-    given = kind_of(views.unconverted[1], within), getattr(views.unconverted[1], "mode", None)
+    given = kind_of(views.unconverted[-1], within), getattr(views.unconverted[-1], "mode", None)
     if given not in kinds:
-        kinds[given] = kind_of(views.images[1], within)
+        kinds[given] = kind_of(views.images[-1], within)
     return kinds[given]
 
 

@@ -2,18 +2,23 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+import torch
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from lightning_augmix import unread
+from lightning_augmix._checks import one_of
+from lightning_augmix._device import PendingBatch
 from lightning_augmix._errors import OnUnsupported, PlacementError
 from lightning_augmix._views import check_views
 from lightning_augmix.engines import select_engine
 from lightning_augmix.injection import lookup
 from lightning_augmix.injection.advice import write_instead
 from lightning_augmix.injection.collate import CollateViews
+from lightning_augmix.injection.collate_pending import CollatePending
 from lightning_augmix.injection.decide import ImageKey, check_image_key, decide
 from lightning_augmix.injection.guard import Guard, guarded
 from lightning_augmix.injection.lightning_notes import keep_when_built_anew, separate_notes
@@ -21,8 +26,9 @@ from lightning_augmix.injection.rebuild import rebuild
 from lightning_augmix.injection.survey import survey
 from lightning_augmix.transform import AugmentAndMixTransform
 
-__all__ = ["Injection", "augment_dataloader", "augment_dataset", "clone_dataloader", "inject"]
+__all__ = ["Injection", "augment_batch", "augment_dataloader", "augment_dataset", "clone_dataloader", "inject"]
 
+_B = TypeVar("_B")
 _D = TypeVar("_D")
 _L = TypeVar("_L", bound="DataLoader[Any]")
 
@@ -84,7 +90,12 @@ def augment_dataset(dataset: _D, transform: AugmentAndMixTransform, *, image_key
 
 
 def augment_dataloader(
-    loader: _L, transform: AugmentAndMixTransform, *, image_key: ImageKey | None = None, views: int = 0
+    loader: _L,
+    transform: AugmentAndMixTransform,
+    *,
+    image_key: ImageKey | None = None,
+    views: int = 0,
+    on: Literal["workers", "device"] = "workers",
 ) -> _L:
     """Returns a copy of a loader whose images are augmented, for instance for a training loop without a Trainer.
 
@@ -93,6 +104,8 @@ def augment_dataloader(
         transform: The transform to insert, see :func:`augment_dataset`.
         image_key: See there.
         views: 0, or the number of augmented views of each image, see :class:`AugMixCallback`.
+        on: Where images are augmented, see :class:`AugMixCallback`; for ``"device"``, call :func:`augment_batch` on
+            each batch.
 
     Returns:
         The copy, of the type of ``loader``. It shares the sampler, the collate function and all settings.
@@ -107,22 +120,62 @@ def augment_dataloader(
             f"Expected argument `loader` to be a torch.utils.data.DataLoader; got {type(loader).__name__}, whose "
             "dataset cannot be reached: put AugmentAndMixTransform into its transforms yourself."
         )
-    views = check_views(views)
+    views, on_device = check_views(views), one_of("on", on, ("workers", "device")) == "device"
     if isinstance(transform, AugmentAndMixTransform):
         transform = copy.copy(transform)
-        transform.views = views
-    clone = clone_dataloader(loader, augment_dataset(loader.dataset, transform, image_key=image_key), views=views)
+        transform.views, transform.on_device = views, on_device
+    dataset = augment_dataset(loader.dataset, transform, image_key=image_key)
+    clone = clone_dataloader(loader, dataset, views=views, on_device=on_device)
     keep_when_built_anew(clone)
     return clone
 
 
-def clone_dataloader(loader: _L, dataset: Any, *, views: int = 0, on_unsupported: OnUnsupported = "raise") -> _L:
+def augment_batch(batch: _B, device: torch.device | str | None = None) -> _B:
+    """Augments the images of a batch from ``augment_dataloader(…, on="device")``, and does what was left after AugMix.
+
+    Args:
+        batch: The batch: any nesting of tuples, lists and dicts.
+        device: Where to; ``None`` for the device where the images are, for instance by Fabric's loaders.
+
+    Returns:
+        The batch, on the device.
+
+    Raises:
+        TypeError: If the batch has no images that are still to be augmented.
+
+    Example:
+        >>> from torchvision import transforms
+        >>> from torchvision.datasets import FakeData
+        >>> clean = DataLoader(FakeData(4, image_size=(3, 24, 32), transform=transforms.ToTensor()), batch_size=2)
+        >>> loader = augment_dataloader(clean, AugmentAndMixTransform(), on="device")
+        >>> images, labels = augment_batch(next(iter(loader)), "cpu")
+        >>> images.shape, images.dtype
+        (torch.Size([2, 3, 24, 32]), torch.float32)
+    """
+    leaves, structure = tree_flatten(batch)
+    if not any(isinstance(leaf, PendingBatch) for leaf in leaves):
+        raise TypeError(
+            'Expected argument `batch` to be one of a loader from `augment_dataloader(…, on="device")`, not yet '
+            f"augmented; got {', '.join(type(leaf).__name__ for leaf in leaves) or 'nothing'}."
+        )
+    if device is not None:
+        movable = torch.Tensor | PendingBatch
+        leaves = [leaf.to(device, non_blocking=True) if isinstance(leaf, movable) else leaf for leaf in leaves]
+    done = [leaf.finished() if isinstance(leaf, PendingBatch) else leaf for leaf in leaves]
+    finished: _B = tree_unflatten(done, structure)
+    return finished
+
+
+def clone_dataloader(
+    loader: _L, dataset: Any, *, views: int = 0, on_device: bool = False, on_unsupported: OnUnsupported = "raise"
+) -> _L:
     """Returns a copy of a loader over another dataset, without any worker process of the original's.
 
     Args:
         loader: The loader to copy.
         dataset: The dataset of the copy, as long as the original's.
         views: Number of augmented views that it makes of each image.
+        on_device: Whether it leaves images for the batch to augment.
         on_unsupported: Whether samples without views are an error, or a warning.
 
     Returns:
@@ -147,10 +200,19 @@ def clone_dataloader(loader: _L, dataset: Any, *, views: int = 0, on_unsupported
             "plain DataLoader."
         )
     clone._iterator = None
-    if views:
+    # A loader that the user keeps in a CombinedLoader comes back as the clone it became.
+    collate = loader.collate_fn
+    if isinstance(collate, CollateViews | CollatePending):
+        collate = collate.collate
+    if on_device:
+        if clone.batch_sampler is None:
+            raise PlacementError(
+                f'{type(loader).__name__} makes no batches (batch_size=None), and `on="device"` augments batches: '
+                'use on="workers"'
+            )
+        clone.collate_fn = CollatePending(collate)
+    elif views:
         takes_list = clone.batch_sampler is not None
-        # A loader that the user keeps in a CombinedLoader comes back as the clone it became.
-        collate = loader.collate_fn.collate if isinstance(loader.collate_fn, CollateViews) else loader.collate_fn
         clone.collate_fn = CollateViews(collate, views, takes_list=takes_list, on_unsupported=on_unsupported)
     return clone
 

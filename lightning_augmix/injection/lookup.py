@@ -1,6 +1,5 @@
 """Conversions after AugMix, such as ``ToTensor`` and ``Normalize``, in one pass over the image."""
 
-import math
 from collections.abc import Callable, Hashable, Sequence
 from itertools import takewhile
 from typing import Any
@@ -10,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import get_worker_info
 from torchvision import transforms as v1
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from lightning_augmix._batches import empty_batch
 from lightning_augmix.kernels.jit import IS_COMPILED
 from lightning_augmix.kernels.lookup import look_up_channel, look_up_pixels
 
-__all__ = ["BY_LEVEL", "LookUp", "by_level", "has_hooks", "warm_up"]
+__all__ = ["BY_LEVEL", "LookUp", "by_level", "has_hooks", "is_by_level", "warm_up"]
 
 #: What makes of each pixel something that depends on its level and its channel alone, without random draws.
 BY_LEVEL = (
@@ -34,12 +33,16 @@ def by_level(steps: Sequence[Any]) -> int:
     Args:
         steps: The steps after AugMix; what ``Normalize`` alone takes has no levels.
     """
-    first = list(takewhile(_is_by_level, steps))
+    first = list(takewhile(is_by_level, steps))
     return len(first) if any(not isinstance(step, v1.Normalize | v2.Normalize) for step in first) else 0
 
 
-def _is_by_level(step: Any) -> bool:
-    """Whether a step is one of torchvision's, and nobody changed what it does."""
+def is_by_level(step: Any) -> bool:
+    """Whether a step is one of torchvision's that look at nothing else, and nobody changed what it does.
+
+    Args:
+        step: Any step.
+    """
     if type(step) not in BY_LEVEL or has_hooks(step):
         return False
     return not any(callable(value) and hasattr(type(step), name) for name, value in vars(step).items())
@@ -71,7 +74,7 @@ class LookUp(nn.Module):
     def __init__(self, steps: Sequence[Any], container: Callable[[list[Any]], Any]) -> None:
         super().__init__()
         self.steps, self.container = list(steps), container(list(steps))
-        self._tables: dict[Hashable, tuple[Any, NDArray[np.float32] | None, type[Tensor]]] = {}
+        self._tables: dict[Hashable, tuple[Any, Tensor | None, type[Tensor]]] = {}
 
     def forward(self, *inputs: Any) -> Any:
         """Converts an image, or a sample."""
@@ -96,40 +99,43 @@ class LookUp(nn.Module):
         if found is None or found[1] is not Tensor:
             return None
         table, _ = found
-        shape = (len(images), len(table), *_size(images[0]))
-        batch = torch.empty(0, dtype=torch.float32, device="cpu")
-        if get_worker_info() is not None:
-            # As torch's own function: from shared memory, the main process takes a batch without a copy.
-            storage = batch._typed_storage()._new_shared(math.prod(shape), device=batch.device)  # type: ignore[no-untyped-call]
-            batch = batch.new(storage)
-        batch.resize_(shape)
+        batch = empty_batch((len(images), len(table), *_size(images[0])), torch.float32)
         for img, converted in zip(images, batch, strict=True):
             _convert(img, table, converted)
         return batch
 
-    def _found(self, img: Any) -> tuple[NDArray[np.float32], type[Tensor]] | None:
-        """The table for such images, and the type of what the steps make of them."""
-        kind = _kind(img) if IS_COMPILED else None
+    def table(self, img: Any) -> Tensor | None:
+        """What the steps make of each level of each channel, ``[C, 256]``; ``None`` if they do not keep channels apart.
+
+        Args:
+            img: An image of the kind.
+        """
+        kind = _kind(img)
         if kind is None or any(map(has_hooks, self.steps)):
             return None
         settings = [_constant(vars(step).get(name)) for step in self.steps for name in _SETTINGS]
         settings.append(torch.get_default_dtype())
         if kind not in self._tables or self._tables[kind][0] != settings:  # somebody may set a step's attribute
-            self._tables[kind] = (settings, *self._table(img))
-        _, table, made = self._tables[kind]
-        return None if table is None else (table, made)
+            self._tables[kind] = (settings, *self._made(img))
+        return self._tables[kind][1]
 
-    def _table(self, img: Any) -> tuple[NDArray[np.float32] | None, type[Tensor]]:
-        """What the steps make of an image with all levels, and of which type; no table if that is anything else."""
+    def _found(self, img: Any) -> tuple[NDArray[np.float32], type[Tensor]] | None:
+        """The table for such images, and the type of what the steps make of them."""
+        table = self.table(img) if IS_COMPILED else None
+        if table is None or table.dtype != torch.float32:
+            return None
+        return table.numpy(), self._tables[_kind(img)][2]
+
+    def _made(self, img: Any) -> tuple[Tensor | None, type[Tensor]]:
+        """What the steps make of an image with all levels, and of which type; nothing if that is no such image."""
         levels = torch.arange(256, dtype=torch.uint8, device="cpu").repeat(_channels(img), 1, 1)
         if isinstance(img, Image.Image):
             made = self.container(Image.fromarray(levels[0].numpy()).convert(img.mode))
         else:
             made = self.container(levels if type(img) is Tensor else tv_tensors.Image(levels))
-        is_table = type(made) in (Tensor, tv_tensors.Image) and made.dtype == torch.float32
-        if not is_table or made.shape != levels.shape:
+        if type(made) not in (Tensor, tv_tensors.Image) or made.shape != levels.shape:
             return None, Tensor
-        return made.as_subclass(Tensor)[:, 0].detach().numpy().copy(), type(made)
+        return made.as_subclass(Tensor)[:, 0].detach().clone(), type(made)
 
     def extra_repr(self) -> str:
         """The steps."""

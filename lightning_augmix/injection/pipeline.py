@@ -12,13 +12,15 @@ from torchvision import transforms as v1
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from lightning_augmix._device import Later
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._views import EachView
-from lightning_augmix.injection.lookup import BY_LEVEL, LookUp, by_level, has_hooks
+from lightning_augmix.injection.lookup import BY_LEVEL, LookUp, by_level, has_hooks, is_by_level
 from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = [
     "Place",
+    "after_augmix",
     "changes_dtype",
     "describe",
     "find_place",
@@ -142,8 +144,8 @@ def describe(pipeline: Any) -> str:
         >>> describe(v1.Compose([v1.CenterCrop(8), v1.Compose([v1.ToTensor()])]))
         'Compose(CenterCrop(size=(8, 8)), Compose(ToTensor()))'
     """
-    if isinstance(pipeline, EachView):
-        return f"EachView({describe(pipeline.step)})"
+    if isinstance(pipeline, EachView | Later):
+        return f"{type(pipeline).__name__}({describe(pipeline.step)})"
     if isinstance(pipeline, LookUp):
         return ", ".join(map(describe, pipeline.steps))
     children = _children(pipeline)
@@ -218,7 +220,7 @@ def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransfo
     children = _children(pipeline)
     if children is None:
         container = v2.Compose if isinstance(pipeline, v2.Transform) else v1.Compose
-        return container([augmix, *_for_views(augmix, pipeline, _in_one_pass(pipeline, [pipeline]))])
+        return container([augmix, *_after(augmix, pipeline, _in_one_pass(pipeline, [pipeline]))])
     position, *path_within = path
     before, after = children[:position], children[position:]
     if path_within:
@@ -226,7 +228,7 @@ def _inserted(pipeline: Any, path: tuple[int, ...], augmix: AugmentAndMixTransfo
     else:
         before.append(augmix)
         after = _in_one_pass(pipeline, after)
-    return _container(pipeline, before + _for_views(augmix, pipeline, after))
+    return _container(pipeline, before + _after(augmix, pipeline, after))
 
 
 def _in_one_pass(pipeline: Any, steps: list[Any]) -> list[Any]:
@@ -239,14 +241,33 @@ def _in_one_pass(pipeline: Any, steps: list[Any]) -> list[Any]:
     return [LookUp(steps[:count], container), *steps[count:]]
 
 
-def _for_views(augmix: AugmentAndMixTransform, pipeline: Any, steps: list[Any]) -> list[Any]:
-    if not augmix.views or not steps:
+def _after(augmix: AugmentAndMixTransform, pipeline: Any, steps: list[Any]) -> list[Any]:
+    """The steps after AugMix, as they take what it returns."""
+    if not steps or not (augmix.views or augmix.on_device):
         return steps
-    return [_each_view(steps[0] if len(steps) == 1 else _container(pipeline, steps))]
+    return [after_augmix(augmix, steps[0] if len(steps) == 1 else _container(pipeline, steps))]
 
 
-def _each_view(pipeline: Any) -> EachView:
-    return EachView(pipeline, draws=_may_draw(pipeline), is_conversion=isinstance(pipeline, LookUp))
+def after_augmix(augmix: AugmentAndMixTransform, pipeline: Any) -> Any:
+    """What stands after AugMix, as it takes what AugMix returns: views, or images that are left for the batch.
+
+    Args:
+        augmix: AugMix.
+        pipeline: A pipeline or a single transform.
+
+    Raises:
+        PlacementError: If what is left for the batch is more than a conversion.
+    """
+    if not augmix.on_device:
+        return EachView(pipeline, draws=_may_draw(pipeline), is_conversion=isinstance(pipeline, LookUp))
+    steps = [step for leaf in leaves(pipeline) for step in (leaf.steps if isinstance(leaf, LookUp) else [leaf])]
+    for step in steps:
+        if not is_by_level(step):
+            raise PlacementError(
+                f'{describe(step)} comes after AugMix, and with `on="device"` only conversions can (ToTensor, ToImage, '
+                'ToDtype, ConvertImageDtype, Normalize, ToPureTensor): put it before them, or use on="workers"'
+            )
+    return Later(pipeline, steps)
 
 
 def _may_draw(step: Any) -> bool:

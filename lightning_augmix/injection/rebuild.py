@@ -8,9 +8,9 @@ from typing import Any
 from torch.utils.data import ChainDataset
 from torchvision.datasets.vision import StandardTransform
 
-from lightning_augmix._views import EachView
 from lightning_augmix.injection.copies import copy_dataset
 from lightning_augmix.injection.decide import Decision
+from lightning_augmix.injection.pipeline import after_augmix
 from lightning_augmix.injection.survey import Node, survey
 from lightning_augmix.transform import AugmentAndMixTransform
 
@@ -38,9 +38,10 @@ def rebuild(decision: Decision, transform: AugmentAndMixTransform, guarded: Call
             changed[decision.insertions[node].attribute] = decision.inserted(node, own)
         elif not held:
             return None
-        elif transform.views:
+        elif transform.views or transform.on_device:
             before = vars(node.dataset)
-            changed = {name: EachView(before[name]) for name in {*node.pipelines, *node.named} & before.keys()}
+            outer = {*node.pipelines, *node.named} & before.keys()
+            changed = {name: after_augmix(transform, before[name]) for name in outer}
         if isinstance(node.dataset, ChainDataset):
             # Each guards its own samples: those of the others would hide that one ignores its transform.
             held = {name: guarded(dataset) for name, dataset in held.items()}

@@ -25,9 +25,9 @@ class Replacement:
         self._is_attribute = name in vars(owner) and not of_class
         setattr(owner, name, self)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the method that takes the place."""
-        return self._method(self._before, *args)
+        return self._method(self._before, *args, **kwargs)
 
     def put_back(self) -> None:
         """Puts the method back, unless somebody else has replaced it again."""

@@ -5,12 +5,17 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_augmix._device import PendingBatch
 from lightning_augmix._errors import OnUnsupported, PlacementError
 from lightning_augmix._loggers import Notice
 from lightning_augmix.injection.advice import BY_HAND
@@ -34,6 +39,7 @@ class Settings(Protocol):
     seed: int | None
     image_key: ImageKey | None
     inject: bool
+    on: Literal["workers", "device"]
     on_unsupported: OnUnsupported
 
     @property
@@ -90,6 +96,8 @@ class Session:
         self._to_undo = ExitStack()
         self._replace(self._to_undo, trainer, "_run_stage", self._run_stage)
         self._replace(self._to_undo, trainer.fit_loop, "setup_data", self._setup_data)
+        if callback.on == "device":
+            self._replace(self._to_undo, trainer.strategy, "batch_to_device", self._batch_to_device)
         settings = {**callback.settings, "engine": callback.transform.engine}
         self._notices = [Notice(logger, settings, self._to_undo) for logger in trainer.loggers]
         if not callback.inject:
@@ -151,7 +159,7 @@ class Session:
         if callback.inject:
             keys = keys.for_loader(self._position)
             transform = copy.copy(callback.transform)
-            transform.keys, transform.views = keys, callback.views
+            transform.keys, transform.views, transform.on_device = keys, callback.views, callback.on == "device"
             injection = inject(
                 original.dataset,
                 transform,
@@ -164,7 +172,13 @@ class Session:
             seen = str(survey(original.dataset))
             guard = Guard("by hand", callback.transform, seen=seen, on_unsupported=callback.on_unsupported)
             dataset = guarded(original.dataset, guard)
-        clone = clone_dataloader(loader, dataset, views=callback.views, on_unsupported=callback.on_unsupported)
+        clone = clone_dataloader(
+            loader,
+            dataset,
+            views=callback.views,
+            on_device=callback.on == "device",
+            on_unsupported=callback.on_unsupported,
+        )
         self._clones.append(_Clone(weakref.ref(clone), original, dataset, keys))
         return clone
 
@@ -205,6 +219,37 @@ class Session:
                 f"({type(loader.sampler).__name__}) has no length, so epochs may never end: "
                 f"{WITHOUT_SEED}."
             ) from None
+
+    def _batch_to_device(
+        self, to_device: Callable[..., Any], batch: Any, device: torch.device | None = None, **others: Any
+    ) -> Any:
+        device = device or self.trainer.strategy.root_device
+
+        def finished(pending: PendingBatch) -> Any:
+            # Lightning has converted the rest of the batch to the precision before.
+            return self.trainer.precision_plugin.convert_input(pending.to(device, non_blocking=True).finished())
+
+        return to_device(apply_to_collection(batch, PendingBatch, finished), device, **others)
+
+    def check_hooks(self, pl_module: pl.LightningModule) -> None:
+        """Refuses hooks that would see images before they are augmented on the device.
+
+        Args:
+            pl_module: The module that is trained.
+        """
+        if self._callback.on != "device":
+            return
+        for owner in (pl_module, getattr(self.trainer, "datamodule", None)):
+            if owner is not None and is_overridden("on_before_batch_transfer", owner):
+                raise PlacementError(
+                    f'{type(owner).__name__} has an `on_before_batch_transfer`, which `on="device"` would show images '
+                    'that are not augmented yet: use `on_after_batch_transfer`, or on="workers".'
+                )
+        if is_param_in_hook_signature(pl_module.training_step, "dataloader_iter", explicit=True):
+            raise PlacementError(
+                f"The `training_step` of {type(pl_module).__name__} takes a `dataloader_iter`, whose batches "
+                '`on="device"` cannot augment: use on="workers".'
+            )
 
     def _refuse(self, message: str) -> None:
         if self._callback.on_unsupported == "raise":

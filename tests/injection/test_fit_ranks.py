@@ -100,3 +100,12 @@ def test_two_ranks_without_a_seed_share_no_draws_although_they_are_seeded_alike(
     first, second = ({image for _, _, _, image in rank["train"]} for rank in seen)
     assert len(first) == len(second) == 8
     assert not first & second
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ranks_see_on_the_device_what_they_see_in_workers(workers, tmp_path):
+    seen = {}
+    for on in ("device", "workers"):
+        (tmp_path / on).mkdir()
+        seen[on] = ranks(tmp_path / on, {"severity": 10, "seed": 1, "on": on}, workers=workers)
+    assert seen["device"] == seen["workers"]

@@ -1,0 +1,158 @@
+"""AugMix on the device: images that are augmented, and converted, by the batch, after they were moved there."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lightning_augmix._errors import PlacementError
+from lightning_augmix._images import as_pixels
+from lightning_augmix._views import Views
+from lightning_augmix.engines import select_engine
+from lightning_augmix.plans.hyperparameters import Hyperparameters
+
+__all__ = ["Later", "Pending", "PendingBatch", "Settings", "check_for_device"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the images of a batch are augmented.
+
+    Attributes:
+        hyperparameters, engine, views: See :class:`~lightning_augmix.AugmentAndMixTransform`.
+    """
+
+    hyperparameters: Hyperparameters
+    engine: str
+    views: int
+
+
+class Pending(Views):
+    """An image that is augmented with its batch; nothing but this package can look into it.
+
+    Args:
+        image: The image, as it comes to AugMix.
+        keys: A key for each augmentation of it.
+        settings: How it is augmented.
+        steps: What converts it after that.
+        conversion: What noted the last of the steps.
+    """
+
+    __slots__ = ("keys", "settings", "steps")
+
+    def __init__(
+        self, image: Any, keys: Sequence[int], settings: Settings, steps: Sequence[Any] = (), conversion: Any = None
+    ) -> None:
+        super().__init__([image], conversion)
+        self.keys = tuple(keys)
+        self.settings = settings
+        self.steps = tuple(steps)
+
+    @property
+    def images(self) -> tuple[Any, ...]:
+        """The image, converted and not augmented."""
+        image = self.unconverted[0]
+        for step in self.steps:
+            image = step(image)
+        return (image,)
+
+
+def check_for_device(img: Any) -> None:
+    """Refuses what is no single image of 8 bits.
+
+    Args:
+        img: The image, as it comes to AugMix.
+
+    Raises:
+        TypeError, ValueError: See :func:`~lightning_augmix._images.as_pixels`.
+        PlacementError: If it is a batch, or floating-point.
+    """
+    if isinstance(img, PIL.Image.Image) and img.mode in ("RGB", "L"):
+        return
+    pixels = as_pixels(img)
+    if pixels.is_batch or getattr(img, "dtype", np.uint8) not in (torch.uint8, np.uint8):
+        given = f"a {type(img).__name__} {list(img.shape)} of dtype {img.dtype}"
+        raise PlacementError(f'`on="device"` takes single images of 8 bits; got {given}: use on="workers"')
+
+
+class Later(nn.Module):
+    """Leaves a conversion after AugMix to the batch.
+
+    Args:
+        step: What torchvision's containers take as a step, or a container.
+        steps: The single steps of it.
+    """
+
+    def __init__(self, step: Any, steps: Sequence[Any]) -> None:
+        super().__init__()
+        self.step, self.steps = step, list(steps)
+
+    def forward(self, *inputs: Any) -> Any:
+        """Notes the conversion of an image; what is not to be augmented by the batch is converted now."""
+        if len(inputs) == 1 and isinstance(pending := inputs[0], Pending):
+            steps = (*pending.steps, *self.steps)
+            return Pending(pending.unconverted[0], pending.keys, pending.settings, steps, self)
+        return self.step(*inputs)
+
+
+class PendingBatch:
+    """A batch of images in 8 bits that is to be augmented and converted; Lightning would look into a dataclass.
+
+    Args:
+        levels: uint8 ``[N, C, H, W]``.
+        keys: uint64 ``[V, N]``.
+        settings: How the images are augmented.
+        table: What becomes of each level of each channel, ``[C, 256]``; ``None`` if the images stay uint8.
+    """
+
+    def __init__(self, levels: Tensor, keys: NDArray[np.uint64], settings: Settings, table: Tensor | None) -> None:
+        self.levels, self.keys, self.settings, self.table = levels, keys, settings, table
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> "PendingBatch":
+        table = None if self.table is None else change(self.table)
+        return PendingBatch(change(self.levels), self.keys, self.settings, table)
+
+    def pin_memory(self) -> "PendingBatch":
+        """Returns the batch in pinned memory; torch's loaders call this."""
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def to(self, device: torch.device | str, **others: Any) -> "PendingBatch":
+        """Returns the batch on a device; Lightning and Fabric call this.
+
+        Args:
+            device: The device.
+            **others: As for ``torch.Tensor.to``.
+        """
+        return self._with(lambda tensor: tensor.to(device, **others))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"`{name}` was asked of a batch that is still to be augmented: call `augment_batch(batch, device)` first."
+        )
+
+    def finished(self) -> Tensor:
+        """Augments and converts the images, where they are.
+
+        Returns:
+            ``[N, C, H, W]``, or with views ``[(1 + views) · N, C, H, W]``, all clean images first.
+        """
+        engine = select_engine(self.settings.engine, self.levels.device)
+        pixels = as_pixels(self.levels, on_device=engine.TAKES_TENSORS)
+        several = pixels.times(len(self.keys))
+        augmented = engine.augment(several, self.keys.reshape(-1), self.settings.hyperparameters)
+        images = [pixels.restore(each) for each in augmented.reshape(len(self.keys), *pixels.levels.shape)]
+        if self.settings.views:
+            images.insert(0, self.levels)
+        together = torch.cat(images).contiguous()
+        return together if self.table is None else _converted(together, self.table)
+
+
+def _converted(levels: Tensor, table: Tensor) -> Tensor:
+    channels, of_levels = table.shape
+    places = levels.int() + torch.arange(0, channels * of_levels, of_levels, device=levels.device).view(-1, 1, 1)
+    return table.flatten().index_select(0, places.flatten()).view(levels.shape)

@@ -1,0 +1,289 @@
+"""With `on="device"`, batches are those of `on="workers"`, to the bit; what cannot be left for the batch is refused."""
+
+import copy
+from collections import namedtuple
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, StackDataset, Subset, TensorDataset, default_collate
+from torchvision import transforms as v1
+from torchvision.transforms import v2
+
+from lightning_augmix import AugMixCallback
+from lightning_augmix._errors import PlacementError
+from toy import CERTAIN, Dim, Recorder, dim_image, is_augmented, loader, to_tensor, trainer
+
+Pair = namedtuple("Pair", "image label")
+NORMALIZED = v1.Compose([v1.RandomCrop((9, 8)), v1.ToTensor(), v1.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4])])
+
+
+class Batches(pl.LightningModule):
+    """Records the batches of a fit, as `training_step` and `on_after_batch_transfer` get them."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.train_dataloader = make
+        self.batches, self.transferred, self.validated = [], [], []
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        if self.trainer.training:
+            self.transferred.append(copy.deepcopy(batch))
+        return batch
+
+    def training_step(self, batch, batch_idx):
+        self.batches.append(batch)
+        return self.layer(torch.ones(1, 1, dtype=self.dtype)).sum()
+
+    def val_dataloader(self):
+        return loader(Dim(to_tensor(), 4))
+
+    def validation_step(self, batch, batch_idx):
+        self.validated.append(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+def fitted(make, on, root, module=Batches, settings=None, **arguments):
+    pl.seed_everything(1, workers=True, verbose=False)
+    fitted_module = module(make)
+    callback = AugMixCallback(**{"severity": 10, "seed": 3, "on": on, **arguments})
+    run = trainer(callback, root=root, **(settings or {}))
+    before = run.strategy.batch_to_device
+    run.fit(fitted_module)
+    assert run.strategy.batch_to_device == before
+    return fitted_module
+
+
+def assert_equal(found, expected):
+    leaves, structure = torch.utils._pytree.tree_flatten(found)
+    others, expected_structure = torch.utils._pytree.tree_flatten(expected)
+    assert structure == expected_structure
+    for one, other in zip(leaves, others, strict=True):
+        assert type(one) is type(other)
+        if isinstance(one, torch.Tensor):
+            assert one.dtype == other.dtype
+            assert one.stride() == other.stride()
+            assert torch.equal(one, other)
+        else:
+            assert one == other
+
+
+def assert_as_in_workers(make, root, **arguments):
+    found, expected = (fitted(make, on, root, **arguments) for on in ("device", "workers"))
+    assert len(found.batches) > 1
+    assert_equal(found.batches, expected.batches)
+    assert_equal(found.transferred, expected.transferred)
+    assert_equal(found.validated, expected.validated)
+    return found
+
+
+@pytest.mark.parametrize("engine", ["numba", "pillow", "torch"])
+@pytest.mark.parametrize("views", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_batches_are_those_of_workers(workers, views, engine, tmp_path):
+    data = Dim(NORMALIZED, 10)
+    assert_as_in_workers(
+        lambda: loader(data, workers, shuffle=True, persistent_workers=workers > 0),
+        tmp_path,
+        views=views,
+        engine=engine,
+    )
+    assert data.transform is NORMALIZED
+
+
+PIPELINES = {
+    "ToTensor": v1.ToTensor(),
+    "v2": v2.Compose(
+        [v2.RandomHorizontalFlip(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()]
+    ),
+    "half": v2.Compose([v2.ToImage(), v2.ToDtype(torch.float16, scale=True)]),
+    "unscaled": v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32)]),
+    "nested": v1.Compose([v1.Compose([v1.RandomHorizontalFlip(), v1.ToTensor()]), v1.Normalize([0.5], [0.25])]),
+    "sequential": v1.Compose([v1.PILToTensor(), torch.nn.Sequential(v1.ConvertImageDtype(torch.float32))]),
+}
+
+
+@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
+def test_every_conversion(pipeline, views, tmp_path):
+    assert_as_in_workers(lambda: loader(Dim(pipeline, 8)), tmp_path, views=views)
+
+
+class Shaped(Dim):
+    """Samples of another kind."""
+
+    def __init__(self, transform, shape):
+        super().__init__(transform, 8)
+        self.shape = shape
+
+    def __getitem__(self, index):
+        return self.shape(*super().__getitem__(index))
+
+
+class Outer(Dataset):
+    """Normalises what another dataset returns."""
+
+    def __init__(self, dataset):
+        self.dataset, self.transform = dataset, v1.Normalize([0.5], [0.25])
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        image, label = self.dataset[index]
+        return self.transform(image), label
+
+
+class Gray(Dim):
+    def __getitem__(self, index):
+        return self.transform(dim_image(int(index)).convert("L")), index
+
+
+DATA = {
+    "dict": lambda: Shaped(to_tensor(), lambda image, label: {"image": image, "labels": [label, "name"]}),
+    "named tuple": lambda: Shaped(to_tensor(), Pair),
+    "nested": lambda: Shaped(to_tensor(), lambda image, label: ({"a": (image, label)}, [label])),
+    "subset": lambda: Subset(Dim(to_tensor(), 12), range(2, 10)),
+    "stack": lambda: StackDataset(Dim(to_tensor(), 8), TensorDataset(torch.arange(8))),
+    "outer": lambda: Outer(Dim(to_tensor(), 8)),
+    "gray": lambda: Gray(to_tensor(), 8),
+    "tensors": lambda: TensorDataset(torch.randint(256, (8, 3, 9, 8), dtype=torch.uint8), torch.arange(8)),
+}
+
+
+@pytest.mark.parametrize("make", DATA.values(), ids=DATA)
+def test_every_dataset(make, tmp_path):
+    data = make()
+    assert_as_in_workers(lambda: loader(data), tmp_path)
+
+
+SETTINGS = {
+    "double": {"precision": "64-true"},
+    "bfloat16": {"precision": "bf16-true"},
+    "mixed": {"precision": "bf16-mixed"},
+    "accumulated": {"accumulate_grad_batches": 2},
+    "overfit": {"overfit_batches": 1, "limit_val_batches": 0},
+    "reloaded": {"reload_dataloaders_every_n_epochs": 1, "max_epochs": 3},
+    "limited": {"limit_train_batches": 1, "max_epochs": 3},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_every_setting_of_the_trainer(settings, tmp_path):
+    assert_as_in_workers(lambda: loader(Dim(NORMALIZED, 8)), tmp_path, settings=settings)
+
+
+def test_all_of_training_is_augmented_and_nothing_else(tmp_path):
+    module, data = Recorder(), Dim(to_tensor(), 12)
+    make = {"train_dataloaders": loader(data), "val_dataloaders": loader(data)}
+    run = trainer(AugMixCallback(**CERTAIN, on="device"), root=tmp_path)
+    run.fit(module, **make)
+    assert module.fraction("train") == [1, 1]
+    assert module.fraction("val") == [0, 0]
+    assert make["train_dataloaders"].collate_fn is default_collate
+    assert not any(is_augmented(data[index][0]) for index in range(12))
+    run.validate(module, loader(data), verbose=False)
+    assert set(module.fraction("val")) == {0}
+
+
+def test_a_resumed_run_sees_what_an_uninterrupted_one_does(tmp_path):
+    def images(epochs, checkpoint=None):
+        module = Recorder()
+        run = trainer(AugMixCallback(severity=10, seed=1, on="device"), root=tmp_path, max_epochs=epochs)
+        run.fit(module, loader(Dim(to_tensor(), 8)), ckpt_path=checkpoint)
+        run.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return module.images()
+
+    whole = images(3)
+    images(1)
+    assert images(3, tmp_path / "1.ckpt") == {key: image for key, image in whole.items() if key[0] > 0}
+
+
+# ---- Refusals ---------------------------------------------------------------------------------------------------
+
+
+def mixed_up(samples):
+    images, labels = default_collate(samples)
+    return 0.5 * images + 0.5 * images.flip(0), labels
+
+
+class LooksBefore(Batches):
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return batch
+
+
+class Iterates(Batches):
+    def training_step(self, dataloader_iter):
+        return self.layer(torch.ones(1, 1)).sum()
+
+
+class Sizes(Dim):
+    def __getitem__(self, index):
+        return self.transform(dim_image(int(index), (12, 10 + int(index) % 2))), index
+
+
+def erasing():
+    return Dim(v1.Compose([v1.ToTensor(), v1.RandomErasing()]), 8)
+
+
+def two_conversions():
+    return ConcatDataset([Dim(v1.ToTensor(), 3), Dim(NORMALIZED, 3)])
+
+
+REFUSED = {
+    "a random step": (lambda: loader(erasing()), Batches, r"RandomErasing.* comes after AugMix.*put it before them"),
+    "another collate function": (
+        lambda: loader(Dim(to_tensor()), collate_fn=mixed_up),
+        Batches,
+        r"its own \(mixed_up\)",
+    ),
+    "no batches": (lambda: DataLoader(Dim(to_tensor()), batch_size=None), Batches, "makes no batches"),
+    "a hook before": (lambda: loader(Dim(to_tensor())), LooksBefore, "LooksBefore has an `on_before_batch_transfer`"),
+    "dataloader_iter": (lambda: loader(Dim(to_tensor())), Iterates, "takes a `dataloader_iter`"),
+    "several sizes": (
+        lambda: loader(Sizes(to_tensor())),
+        Batches,
+        "must be alike; got a PIL image of mode RGB",
+    ),
+    "several conversions": (lambda: loader(two_conversions(), batch_size=6), Batches, "converted in the same way"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Found `dataloader_iter` argument")
+@pytest.mark.parametrize(("make", "module", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_left_for_the_batch_is_refused(make, module, message, tmp_path):
+    with pytest.raises(PlacementError, match=message):
+        fitted(make, "device", tmp_path, module)
+
+
+def test_floating_point_images_are_refused(tmp_path):
+    data = TensorDataset(torch.rand(8, 3, 9, 8), torch.arange(8))
+    with pytest.raises(
+        PlacementError, match=r"single images of 8 bits; got a Tensor \[3, 9, 8\] of dtype torch.float32"
+    ):
+        fitted(lambda: loader(data), "device", tmp_path, image_key=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on": "gpu"}, "`on` to be 'workers' or 'device'; got 'gpu'"),
+        ({"on": "device", "inject": False}, "`on` to be 'workers' with `inject=False`"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AugMixCallback(**arguments)
+
+
+def test_images_of_samples_can_be_looked_into_by_nobody(tmp_path):
+    class Looks(Dim):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image.mean(), label
+
+    with pytest.raises((PlacementError, AttributeError), match=r"mean|reach|views"):
+        fitted(lambda: loader(Looks(to_tensor())), "device", tmp_path)
