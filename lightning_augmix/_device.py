@@ -16,7 +16,7 @@ from lightning_augmix._views import Views
 from lightning_augmix.engines import select_engine
 from lightning_augmix.plans.hyperparameters import Hyperparameters
 
-__all__ = ["Later", "Pending", "PendingBatch", "Settings", "check_for_device"]
+__all__ = ["Later", "Pending", "PendingBatch", "Settings", "check_for_device", "describe"]
 
 
 @dataclass(frozen=True)
@@ -39,27 +39,15 @@ class Pending(Views):
         image: The image, as it comes to AugMix.
         keys: A key for each augmentation of it.
         settings: How it is augmented.
-        steps: What converts it after that.
-        conversion: What noted the last of the steps.
+        conversion: What is to be done to it after that; it has a ``table``.
     """
 
-    __slots__ = ("keys", "settings", "steps")
+    __slots__ = ("keys", "settings")
 
-    def __init__(
-        self, image: Any, keys: Sequence[int], settings: Settings, steps: Sequence[Any] = (), conversion: Any = None
-    ) -> None:
+    def __init__(self, image: Any, keys: Sequence[int], settings: Settings, conversion: Any = None) -> None:
         super().__init__([image], conversion)
         self.keys = tuple(keys)
         self.settings = settings
-        self.steps = tuple(steps)
-
-    @property
-    def images(self) -> tuple[Any, ...]:
-        """The image, converted and not augmented."""
-        image = self.unconverted[0]
-        for step in self.steps:
-            image = step(image)
-        return (image,)
 
 
 def check_for_device(img: Any) -> None:
@@ -84,20 +72,40 @@ class Later(nn.Module):
     """Leaves a conversion after AugMix to the batch.
 
     Args:
-        step: What torchvision's containers take as a step, or a container.
-        steps: The single steps of it.
+        step: A step that has a ``conversion`` for images of each kind, or, for what another has converted, none.
     """
 
-    def __init__(self, step: Any, steps: Sequence[Any]) -> None:
+    def __init__(self, step: Any) -> None:
         super().__init__()
-        self.step, self.steps = step, list(steps)
+        self.step = step
 
     def forward(self, *inputs: Any) -> Any:
-        """Notes the conversion of an image; what is not to be augmented by the batch is converted now."""
-        if len(inputs) == 1 and isinstance(pending := inputs[0], Pending):
-            steps = (*pending.steps, *self.steps)
-            return Pending(pending.unconverted[0], pending.keys, pending.settings, steps, self)
-        return self.step(*inputs)
+        """Notes the conversion of an image; what is not to be augmented by the batch is converted now.
+
+        Raises:
+            PlacementError: If the steps do not keep the shape of the image, and its channels apart.
+        """
+        if len(inputs) > 1 or not isinstance(pending := inputs[0], Pending):
+            return self.step(*inputs)
+        [image] = pending.unconverted
+        conversion = self.step.after(pending.conversion) if pending.conversion else self.step.conversion(image)
+        if conversion is None:
+            raise PlacementError(
+                f'with `on="device"`, what comes after AugMix must keep the shape of an image and its channels apart; '
+                f'{self.step} does not for {describe(image)}: use on="workers"'
+            )
+        return Pending(image, pending.keys, pending.settings, conversion)
+
+
+def describe(image: Any) -> str:
+    """The type, mode and size of an image, in words.
+
+    Args:
+        image: A PIL image, array or tensor.
+    """
+    if isinstance(image, PIL.Image.Image):
+        return f"a PIL image of mode {image.mode}, {image.width}×{image.height}"
+    return f"a {type(image).__name__} {list(image.shape)}"
 
 
 class PendingBatch:

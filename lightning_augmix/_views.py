@@ -21,6 +21,7 @@ __all__ = [
     "EachView",
     "Views",
     "check_views",
+    "copied",
     "differ",
     "entries_of_views",
     "joined",
@@ -54,26 +55,20 @@ class Views:
 
     Args:
         images: The clean view, then the augmented ones.
-        conversion: What remains to be done to each of them; has a method ``batch`` that does it to many at once.
+        conversion: What is still to be done to each of them: a function, with a method ``batch`` for many at once and
+            the ``kind`` of what it makes.
     """
 
-    __slots__ = ("_images", "conversion")
+    __slots__ = ("conversion", "unconverted")
 
     def __init__(self, images: Sequence[Any], conversion: Any = None) -> None:
-        self._images = tuple(images)
+        self.unconverted = tuple(images)
         self.conversion = conversion
 
     @property
     def images(self) -> tuple[Any, ...]:
-        """The images, converted."""
-        if self.conversion is not None:
-            self._images, self.conversion = tuple(map(self.conversion, self._images)), None
-        return self._images
-
-    @property
-    def unconverted(self) -> tuple[Any, ...]:
-        """The images, to which the conversion is still to be done."""
-        return self._images
+        """The images, converted anew each time."""
+        return self.unconverted if self.conversion is None else tuple(map(self.conversion, self.unconverted))
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"`{name}` was asked of several views of an image. {_UNCHANGED}")
@@ -105,14 +100,24 @@ def entries_of_views(entries: Sequence[Any]) -> list[list[Any]]:
     Args:
         entries: The entries of a sample, views of an image among them.
     """
-    count = max(len(entry.unconverted) for entry in entries if isinstance(entry, Views))
+    images = [entry.images if isinstance(entry, Views) else None for entry in entries]
+    count = max(len(views) for views in images if views is not None)
     copies = [
         copy.deepcopy([None if isinstance(entry, Views) else entry for entry in entries]) for _ in range(1, count)
     ]
     return [
-        [entry.images[view] if isinstance(entry, Views) else own for entry, own in zip(entries, others, strict=True)]
+        [own if views is None else views[view] for views, own in zip(images, others, strict=True)]
         for view, others in enumerate([entries, *copies])
     ]
+
+
+def copied(image: Any) -> Any:
+    """A copy of an image, with memory of its own.
+
+    Args:
+        image: A PIL image, array or tensor.
+    """
+    return image.clone() if isinstance(image, torch.Tensor) else image.copy()
 
 
 def differ(first: Any, second: Any) -> bool:
@@ -146,14 +151,14 @@ class EachView(nn.Module):
     Args:
         step: What torchvision's containers take as a step, or a container.
         draws: Whether it may draw random numbers.
-        is_conversion: Whether it is one that can wait until the batch is made, see :class:`Views`.
+        may_wait: Whether it is a conversion that may be done when the batch is made, see :class:`Views`.
     """
 
-    def __init__(self, step: Any, *, draws: bool = True, is_conversion: bool = False) -> None:
+    def __init__(self, step: Any, *, draws: bool = True, may_wait: bool = False) -> None:
         super().__init__()
         self.step = step
         self.draws = draws
-        self.is_conversion = is_conversion
+        self.may_wait = may_wait
 
     def forward(self, *inputs: Any) -> Any:
         """Applies the step to an image or a sample; one without views is passed to it directly.
@@ -162,9 +167,11 @@ class EachView(nn.Module):
             TypeError: If the step does not return its entries where it took them.
         """
         if len(inputs) == 1 and isinstance(inputs[0], Views):
-            if self.is_conversion:
-                return Views(inputs[0].images, self.step)
-            samples, is_image = [(image,) for image in inputs[0].images], [True]
+            images = inputs[0].images
+            if self.may_wait and (conversion := self.step.later(images)) is not None:
+                # The clean image is the dataset's own, which may change or close it.
+                return Views([copied(images[0]), *images[1:]], conversion)
+            samples, is_image = [(image,) for image in images], [True]
         else:
             entries, structure = leaves_and_structure(inputs)
             is_image = [isinstance(entry, Views) for entry in entries]

@@ -13,7 +13,7 @@ from lightning_augmix._compiling import runs_as_it_is
 from lightning_augmix._device import Pending, Settings, check_for_device
 from lightning_augmix._errors import OnUnsupported, PlacementError, refuse
 from lightning_augmix._images import SPATIAL_TARGETS, UnsupportedImageError, may_be_image
-from lightning_augmix._views import Views
+from lightning_augmix._views import Views, copied
 from lightning_augmix.engines import select_engine
 from lightning_augmix.functional import augmix_with_keys
 from lightning_augmix.operations import AugmentationSet
@@ -129,7 +129,8 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         try:
             if self.on_device and not is_alone:
                 check_for_device(inpt)
-                return Pending(inpt, keys, Settings(self.hyperparameters, self.engine, self.views))
+                # A copy, because the image is the dataset's own, which may change or close it.
+                return Pending(copied(inpt), keys, Settings(self.hyperparameters, self.engine, self.views))
             augmented = augmix_with_keys(inpt, keys, self.hyperparameters, self.engine)
         except UnsupportedImageError as error:
             if self.on_unsupported == "raise":

@@ -19,7 +19,7 @@ from lightning_augmix.operations import OPERATIONS
 from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
 from lightning_augmix.plans.plan import AugMixPlan, draw_plan
 
-__all__ = ["TAKES_TENSORS", "apply", "augment", "warm_up"]
+__all__ = ["TAKES_TENSORS", "apply", "augment", "numbers", "on_tensors", "uploaded", "warm_up"]
 
 TAKES_TENSORS = True
 _Images = TypeVar("_Images", NDArray[np.uint8], Tensor)
@@ -45,11 +45,22 @@ def apply(images: _Images, plan: AugMixPlan) -> _Images:
     Returns:
         The augmented images, new, of the same type, shape, device and memory format.
     """
+    return on_tensors(_applied, images, plan)
+
+
+def on_tensors(applied: Callable[[Tensor, AugMixPlan], Tensor], images: _Images, plan: AugMixPlan) -> _Images:
+    """Calls a function of tensors for tensors or arrays.
+
+    Args:
+        applied: The function, of a uint8 tensor ``[N, C, H, W]``.
+        images: As for :func:`apply`.
+        plan: As for :func:`apply`.
+    """
     if isinstance(images, Tensor):
-        return _applied(images, plan)
+        return applied(images, plan)
     augmented = images.copy()
     levels = torch.from_numpy(augmented[..., None] if images.ndim == 3 else augmented[..., :3]).permute(0, 3, 1, 2)
-    levels.copy_(_applied(levels, plan))
+    levels.copy_(applied(levels, plan))
     return augmented
 
 
@@ -104,14 +115,11 @@ class _Steps:
             groups = []
             for code in np.unique(of_rows[of_rows != NO_OPERATION]):
                 rows, name = np.flatnonzero(of_rows == code), _NAMES[code]
-                columns.append(np.vstack([rows, _numbers(name, values[rows], plan.image_size)]))
+                columns.append(np.vstack([rows, numbers(name, values[rows], plan.image_size)]))
                 groups.append((name, slice(start, start := start + len(rows))))
             self._groups.append(groups)
-        uploaded = [np.hstack([np.empty((1 + _NUMBERS, 0)), *columns]).ravel(), plan.weights.astype(np.float64).ravel()]
-        everything = torch.from_numpy(np.concatenate(uploaded))
-        if device.type == "cuda":
-            everything = everything.pin_memory()
-        everything = everything.to(device, non_blocking=True)
+        parts = [np.hstack([np.empty((1 + _NUMBERS, 0)), *columns]).ravel(), plan.weights.astype(np.float64).ravel()]
+        everything = uploaded(np.concatenate(parts), device)
         self._table = everything[: start * (1 + _NUMBERS)].view(1 + _NUMBERS, start)
         self._rows = self._table[0].long()
         self.weights = everything[start * (1 + _NUMBERS) :].view(number, 1 + chains).float()
@@ -128,16 +136,36 @@ _NAMES = tuple(OPERATIONS)
 _NUMBERS = 6  # of a row: an affine matrix, or one parameter
 
 
-def _numbers(name: str, parameters: NDArray[np.float64], image_size: tuple[int, int]) -> NDArray[np.float64]:
-    numbers = np.zeros((_NUMBERS, len(parameters)))
+def uploaded(numbers: NDArray[np.float64], device: torch.device) -> Tensor:
+    """Copies numbers to a device, without waiting for it.
+
+    Args:
+        numbers: The numbers.
+        device: The device.
+    """
+    on_host = torch.from_numpy(numbers)
+    if device.type == "cuda":
+        on_host = on_host.pin_memory()
+    return on_host.to(device, non_blocking=True)
+
+
+def numbers(name: str, parameters: NDArray[np.float64], image_size: tuple[int, int]) -> NDArray[np.float64]:
+    """What an operation needs to know for each row: the affine matrix, or its parameter and zeros; ``[6, R]``.
+
+    Args:
+        name: The operation.
+        parameters: Its parameter for each row.
+        image_size: (height, width) in pixels.
+    """
+    of_rows = np.zeros((_NUMBERS, len(parameters)))
     if name == "rotate":
-        numbers[:] = np.transpose([_rotation(degrees, image_size) for degrees in parameters])
+        of_rows[:] = np.transpose([_rotation(degrees, image_size) for degrees in parameters])
     elif name in _MATRICES:
-        numbers[[0, 4]] = 1
-        numbers[_MATRICES[name]] = parameters
+        of_rows[[0, 4]] = 1
+        of_rows[_MATRICES[name]] = parameters
     else:
-        numbers[0] = parameters
-    return numbers
+        of_rows[0] = parameters
+    return of_rows
 
 
 _MATRICES = {"shear_x": 1, "translate_x": 2, "shear_y": 3, "translate_y": 5}

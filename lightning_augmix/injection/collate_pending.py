@@ -4,17 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
-from torchvision import transforms as v1
 
 from lightning_augmix._batches import empty_batch
-from lightning_augmix._device import Pending, PendingBatch
+from lightning_augmix._device import Pending, PendingBatch, describe
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._views import leaves_and_structure
-from lightning_augmix.injection.lookup import LookUp
 
 __all__ = ["CollatePending"]
 
@@ -37,7 +34,6 @@ class CollatePending:
                 f'own ({name}), which may need them before: use on="workers", or torch\'s default_collate'
             )
         self.collate = function
-        self._conversions: dict[tuple[int, ...], LookUp] = {}
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """Makes a batch.
@@ -55,34 +51,27 @@ class CollatePending:
                     "does not put what its transforms return into the tuple, list or dict as it is. Let the transforms "
                     'do all that is done to the image, or use on="workers".'
                 )
-        return collate(samples, collate_fn_map={**default_collate_fn_map, Pending: self._batch})
+        return collate(samples, collate_fn_map={**default_collate_fn_map, Pending: _batch})
 
-    def _batch(self, pending: list[Pending], *, collate_fn_map: Any) -> PendingBatch:
-        images, first = [each.unconverted[0] for each in pending], pending[0]
-        if any(each.steps != first.steps for each in pending):
-            raise PlacementError(
-                'With `on="device"`, all images of a batch are converted in the same way, and those of this loader are '
-                'not: its dataset holds several with transforms of their own. Use on="workers".'
-            )
-        levels = _stacked(images)
-        keys = np.array([each.keys for each in pending], np.uint64).T
-        return PendingBatch(levels, np.ascontiguousarray(keys), first.settings, self._table(first.steps, images[0]))
 
-    def _table(self, steps: Sequence[Any], img: Any) -> torch.Tensor | None:
-        if not steps:
-            return None
-        conversion = self._conversions.setdefault(tuple(map(id, steps)), LookUp(steps, v1.Compose))
-        table = conversion.table(img)
-        if table is None:
-            raise PlacementError(
-                'With `on="device"`, what comes after AugMix must keep the shape of an image and its channels apart; '
-                f'{", ".join(map(repr, steps))} does not for {_kind(img)}: use on="workers".'
-            )
-        return table
+def _batch(pending: list[Pending], *, collate_fn_map: Any) -> PendingBatch:
+    tables = [None if each.conversion is None else each.conversion.table for each in pending]
+    if any(not (table is tables[0] or _are_equal(table, tables[0])) for table in tables):
+        raise PlacementError(
+            'With `on="device"`, all images of a batch are converted in the same way, and those of this loader are '
+            'not: its dataset holds several with transforms of their own, or changes theirs. Use on="workers".'
+        )
+    levels = _stacked([each.unconverted[0] for each in pending])
+    keys = np.array([each.keys for each in pending], np.uint64).T
+    return PendingBatch(levels, np.ascontiguousarray(keys), pending[0].settings, tables[0])
+
+
+def _are_equal(table: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return table is not None and other is not None and table.dtype == other.dtype and torch.equal(table, other)
 
 
 def _stacked(images: Sequence[Any]) -> torch.Tensor:
-    kinds = sorted({_kind(img) for img in images})
+    kinds = sorted({describe(img) for img in images})
     if len(kinds) > 1:
         raise PlacementError(
             f"The images of a batch must be alike; got {' and '.join(kinds[:2])}: convert and resize them in the "
@@ -99,9 +88,3 @@ def _stacked(images: Sequence[Any]) -> torch.Tensor:
     for array, levels in zip(arrays, batch.numpy(), strict=True):
         levels[:] = array.reshape(levels.shape)
     return batch.permute(0, 3, 1, 2)
-
-
-def _kind(img: Any) -> str:
-    if isinstance(img, PIL.Image.Image):
-        return f"a PIL image of mode {img.mode}, {img.width}×{img.height}"
-    return f"a {type(img).__name__} {list(img.shape)}"

@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from numbers import Number
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import PIL.Image
@@ -113,7 +112,7 @@ def _entries(
     value: Any, count: int | None, path: str, names: tuple[str, ...], within: frozenset[int]
 ) -> Iterator[Entry]:
     if isinstance(value, Views):
-        value = value.images[-1]
+        value = value.unconverted[-1]
     parts = None if _is_leaf(value, count) or id(value) in within else _parts(value)
     if parts is None:
         yield Entry(path, names, value)
@@ -140,7 +139,7 @@ def kind_of(value: Any, within: frozenset[int] = frozenset()) -> Any:
     if cls in _SCALARS:
         return None  # numbers and names differ from sample to sample
     if issubclass(cls, Views):
-        return _kind_of_views(value, within)
+        return kind_of(value.unconverted[-1], within) if value.conversion is None else value.conversion.kind
     if isinstance(value, torch.Tensor | np.ndarray):
         return cls, value.dtype, value.ndim
     parts = None if _is_leaf(value, None) or id(value) in within else _parts(value)
@@ -150,20 +149,6 @@ def kind_of(value: Any, within: frozenset[int] = frozenset()) -> Any:
     if isinstance(value, list):
         return cls, frozenset(kind for _, kind in kinds)  # of any length
     return cls, tuple((step, kind) for step, kind in kinds if kind is not None)
-
-
-def _kind_of_views(views: Views, within: frozenset[int]) -> Any:
-    if views.conversion is None:
-        return kind_of(views.images[-1], within)
-    # Converted once, and not for every sample.
-    kinds = _kinds_of_conversions.setdefault(views.conversion, {})
-    given = kind_of(views.unconverted[-1], within), getattr(views.unconverted[-1], "mode", None)
-    if given not in kinds:
-        kinds[given] = kind_of(views.images[-1], within)
-    return kinds[given]
-
-
-_kinds_of_conversions: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
 
 
 def _is_leaf(value: Any, count: int | None) -> bool:

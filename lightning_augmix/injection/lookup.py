@@ -17,7 +17,7 @@ from lightning_augmix._batches import empty_batch
 from lightning_augmix.kernels.jit import IS_COMPILED
 from lightning_augmix.kernels.lookup import look_up_channel, look_up_pixels
 
-__all__ = ["BY_LEVEL", "LookUp", "by_level", "has_hooks", "is_by_level", "warm_up"]
+__all__ = ["BY_LEVEL", "Conversion", "LookUp", "by_level", "has_hooks", "is_by_level", "warm_up"]
 
 #: What makes of each pixel something that depends on its level and its channel alone, without random draws.
 BY_LEVEL = (
@@ -63,6 +63,45 @@ def warm_up() -> None:
         LookUp([v1.ToTensor()], v1.Compose)(Image.new(mode, (1, 1)))
 
 
+class Conversion:
+    """What the steps made of images of one kind when they were asked: later changes of the steps do not matter to it.
+
+    Args:
+        table: What they make of each level of each channel, ``[C, 256]``.
+        made: The type of what they make.
+    """
+
+    def __init__(self, table: Tensor, made: type[Tensor]) -> None:
+        self.table, self.made = table, made
+
+    def __deepcopy__(self, memo: object) -> "Conversion":
+        return self  # a batch is converted at once if its images have the same one
+
+    @property
+    def kind(self) -> tuple[type[Tensor], torch.dtype, int]:
+        """The type, dtype and number of dimensions of what is made."""
+        return self.made, self.table.dtype, 3
+
+    def __call__(self, img: Any) -> Tensor:
+        """Converts an image, to float32."""
+        converted = torch.empty(len(self.table), *_size(img), dtype=torch.float32, device="cpu")
+        _convert(img, self.table.numpy(), converted)
+        return converted if self.made is Tensor else tv_tensors.Image(converted)
+
+    def batch(self, images: Sequence[Any]) -> Tensor | None:
+        """Converts images straight into a batch; returns ``None`` where their sizes differ.
+
+        Args:
+            images: At least one image.
+        """
+        if len(set(map(_size, images))) > 1:
+            return None
+        batch = empty_batch((len(images), len(self.table), *_size(images[0])), torch.float32)
+        for img, converted in zip(images, batch, strict=True):
+            _convert(img, self.table.numpy(), converted)
+        return batch
+
+
 class LookUp(nn.Module):
     """Does what such steps do, by tables of what they make of each level, where they make plain float32 images.
 
@@ -74,38 +113,26 @@ class LookUp(nn.Module):
     def __init__(self, steps: Sequence[Any], container: Callable[[list[Any]], Any]) -> None:
         super().__init__()
         self.steps, self.container = list(steps), container(list(steps))
-        self._tables: dict[Hashable, tuple[Any, Tensor | None, type[Tensor]]] = {}
+        self._known: dict[Hashable, tuple[Any, Conversion | None]] = {}
 
     def forward(self, *inputs: Any) -> Any:
         """Converts an image, or a sample."""
-        found = self._found(inputs[0]) if len(inputs) == 1 else None
-        if found is None:
+        conversion = self.conversion(inputs[0]) if len(inputs) == 1 and IS_COMPILED else None
+        if conversion is None or conversion.table.dtype != torch.float32:
             return self.container(*inputs)
-        table, made = found
-        converted = torch.empty(len(table), *_size(inputs[0]), dtype=torch.float32, device="cpu")
-        _convert(inputs[0], table, converted)
-        return converted if made is Tensor else tv_tensors.Image(converted)
+        return conversion(inputs[0])
 
-    def batch(self, images: Sequence[Any]) -> Tensor | None:
-        """Converts images straight into a batch; returns ``None`` where they are not all alike, or have no table.
+    def later(self, images: Sequence[Any]) -> Conversion | None:
+        """What the steps do to each of several images, if it may be done later; ``None`` where they have to do it.
 
         Args:
             images: At least one image.
         """
-        are_alike = (
-            len({kind and (kind, _size(img)) for img, kind in zip(images, map(_kind, images), strict=True)}) == 1
-        )
-        found = self._found(images[0]) if are_alike else None
-        if found is None or found[1] is not Tensor:
-            return None
-        table, _ = found
-        batch = empty_batch((len(images), len(table), *_size(images[0])), torch.float32)
-        for img, converted in zip(images, batch, strict=True):
-            _convert(img, table, converted)
-        return batch
+        conversion = self.conversion(images[0]) if IS_COMPILED and len(set(map(_kind, images))) == 1 else None
+        return conversion if conversion is not None and conversion.table.dtype == torch.float32 else None
 
-    def table(self, img: Any) -> Tensor | None:
-        """What the steps make of each level of each channel, ``[C, 256]``; ``None`` if they do not keep channels apart.
+    def conversion(self, img: Any) -> Conversion | None:
+        """What the steps do to such images; ``None`` if that is not the same for each level of a channel.
 
         Args:
             img: An image of the kind.
@@ -115,27 +142,30 @@ class LookUp(nn.Module):
             return None
         settings = [_constant(vars(step).get(name)) for step in self.steps for name in _SETTINGS]
         settings.append(torch.get_default_dtype())
-        if kind not in self._tables or self._tables[kind][0] != settings:  # somebody may set a step's attribute
-            self._tables[kind] = (settings, *self._made(img))
-        return self._tables[kind][1]
+        if kind not in self._known or self._known[kind][0] != settings:  # somebody may set a step's attribute
+            self._known[kind] = settings, self._made(img)
+        return self._known[kind][1]
 
-    def _found(self, img: Any) -> tuple[NDArray[np.float32], type[Tensor]] | None:
-        """The table for such images, and the type of what the steps make of them."""
-        table = self.table(img) if IS_COMPILED else None
-        if table is None or table.dtype != torch.float32:
+    def after(self, conversion: Conversion) -> Conversion | None:
+        """Another conversion and then the steps; ``None`` if they do not keep the shape.
+
+        Args:
+            conversion: The other.
+        """
+        made = self.container(conversion.table[:, None].as_subclass(conversion.made))
+        if type(made) not in (Tensor, tv_tensors.Image) or made.shape != (len(conversion.table), 1, 256):
             return None
-        return table.numpy(), self._tables[_kind(img)][2]
+        return Conversion(made.as_subclass(Tensor)[:, 0].detach().clone(), type(made))
 
-    def _made(self, img: Any) -> tuple[Tensor | None, type[Tensor]]:
-        """What the steps make of an image with all levels, and of which type; nothing if that is no such image."""
+    def _made(self, img: Any) -> Conversion | None:
         levels = torch.arange(256, dtype=torch.uint8, device="cpu").repeat(_channels(img), 1, 1)
         if isinstance(img, Image.Image):
             made = self.container(Image.fromarray(levels[0].numpy()).convert(img.mode))
         else:
             made = self.container(levels if type(img) is Tensor else tv_tensors.Image(levels))
         if type(made) not in (Tensor, tv_tensors.Image) or made.shape != levels.shape:
-            return None, Tensor
-        return made.as_subclass(Tensor)[:, 0].detach().clone(), type(made)
+            return None
+        return Conversion(made.as_subclass(Tensor)[:, 0].detach().clone(), type(made))
 
     def extra_repr(self) -> str:
         """The steps."""

@@ -259,7 +259,7 @@ def after_augmix(augmix: AugmentAndMixTransform, pipeline: Any) -> Any:
         PlacementError: If what is left for the batch is more than a conversion.
     """
     if not augmix.on_device:
-        return EachView(pipeline, draws=_may_draw(pipeline), is_conversion=isinstance(pipeline, LookUp))
+        return EachView(pipeline, draws=_may_draw(pipeline), may_wait=isinstance(pipeline, LookUp))
     steps = [step for leaf in leaves(pipeline) for step in (leaf.steps if isinstance(leaf, LookUp) else [leaf])]
     for step in steps:
         if not is_by_level(step):
@@ -267,7 +267,7 @@ def after_augmix(augmix: AugmentAndMixTransform, pipeline: Any) -> Any:
                 f'{describe(step)} comes after AugMix, and with `on="device"` only conversions can (ToTensor, ToImage, '
                 'ToDtype, ConvertImageDtype, Normalize, ToPureTensor): put it before them, or use on="workers"'
             )
-    return Later(pipeline, steps)
+    return Later(LookUp(steps, v2.Compose if isinstance(pipeline, v2.Transform) else v1.Compose))
 
 
 def _may_draw(step: Any) -> bool:

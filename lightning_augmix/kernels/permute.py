@@ -31,7 +31,7 @@ def look_up_blocks(_typing: Any, levels: Any, table: Any, out: Any) -> Any:
         out: uint8 ``[4 · P]``, contiguous. Its padding becomes arbitrary.
 
     Returns:
-        How many bytes were looked up: 0 where the processor has no such permutations.
+        How many bytes were looked up: 0 where the processor has no such permutations, or there are fewer than 64.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

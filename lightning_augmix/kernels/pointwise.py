@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _u8, _i16, _i32, _u32, _f32 = np.uint8, np.int16, np.int32, np.uint32, np.float32
-_LEVELS = np.arange(256, dtype=np.uint8)
+_EVERY_LEVEL = np.arange(256, dtype=np.uint8)
 
 
 @compiled
@@ -46,9 +46,9 @@ def solarize(image: NDArray[np.uint8], threshold: int, out: NDArray[np.uint8]) -
         out[i] = level if level < threshold else level ^ _u8(255)
 
 
-# Pillow computes ``level + factor · (image − level)`` in float32: 511 differences, each rounded twice, by less than
-# 2⁻¹⁵ together.
-_MARGIN = 1 << 17
+# Pillow computes ``level + factor · (image − level)`` in float32. Where that is not clipped, the product is within 255,
+# and both roundings together are within 2⁻¹⁶; 256 more for the fraction, cut off after 32 bits.
+_MARGIN = (1 << 16) + 256
 _BLOCK = 4096  # bytes, so that what is computed on the way stays in the L1 cache
 
 
@@ -177,7 +177,7 @@ def sharpen(image: NDArray[np.uint8], stride: int, factor: float, out: NDArray[n
 @compiled
 def autocontrast_table(image: NDArray[np.uint32], table: NDArray[np.uint8]) -> bool:
     """Fills the three rows of a table with the levels after autocontrast; returns whether any changes."""
-    lowest, highest = np.full(1024, 255, _u8), np.zeros(1024, _u8)  # of every 1024th byte
+    lowest, highest = np.full(1024, 255, _u8), np.zeros(1024, _u8)  # by position, modulo 1024
     levels = image.view(_u8)
     for start in range(0, levels.size, 1024):
         stop = min(start + 1024, levels.size)
@@ -186,7 +186,7 @@ def autocontrast_table(image: NDArray[np.uint32], table: NDArray[np.uint8]) -> b
     for channel in range(3):
         low, high = _i32(lowest[channel::4].min()), _i32(highest[channel::4].max())
         if high <= low or (low == 0 and high == 255):
-            table[channel, :] = _LEVELS
+            table[channel, :] = _EVERY_LEVEL
             continue
         changes = True
         scale = 255.0 / (high - low)
@@ -231,7 +231,7 @@ def equalize_table(image: NDArray[np.uint32], table: NDArray[np.uint8]) -> bool:
                 occupied, last = occupied + 1, counts[channel, level]
         step = (image.size - last) // 255
         if occupied <= 1 or step == 0:
-            table[channel, :] = _LEVELS
+            table[channel, :] = _EVERY_LEVEL
             continue
         changes = True
         total = step // 2

@@ -6,11 +6,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import transforms as v1
+from torchvision.transforms import v2
 
 from lightning_augmix import AugmentAndMixTransform, augment_dataloader
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._views import Views
 from lightning_augmix.injection.collate import CollateViews
+from lightning_augmix.injection.lookup import Conversion
 from toy import CERTAIN, Dim, is_augmented, to_tensor
 
 Pair = namedtuple("Pair", "image label")
@@ -44,42 +46,115 @@ def test_all_clean_images_come_first_then_all_first_views():
     assert labels.tolist() == [0, 1, 2, 3]
 
 
-class Photographs(Dataset):
-    """Of two sizes, if ``mixed``."""
+def photograph(index, size=(8, 9)):
+    return Image.fromarray(np.random.default_rng(index).integers(0, 256, (*size, 3), np.uint8))
 
-    def __init__(self, transform, mixed=False):
-        self.transform, self.mixed = transform, mixed
+
+class Photographs(Dataset):
+    """Each sample is made by ``made(transform, index)``."""
+
+    def __init__(self, transform, made=lambda transform, index: transform(photograph(index))):
+        self.transform, self.made = transform, made
 
     def __len__(self):
         return 6
 
     def __getitem__(self, index):
-        levels = np.random.default_rng(index).integers(0, 256, (8, 9, 3), np.uint8)
-        size = (9, 8) if not self.mixed or index % 2 else (8, 9)
-        return self.transform(Image.fromarray(levels).resize(size)), index
+        return self.made(self.transform, index), index
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_conversions_are_done_at_once_as_they_are_one_by_one(workers):
-    steps = [v1.ToTensor(), v1.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4])]
+NORMALIZED = v1.Compose([v1.ToTensor(), v1.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4])])
+CHANGING = v1.Normalize([0.0, 0.0, 0.0], [0.2, 0.3, 0.4])
+OF_TENSORS = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4])])
+
+
+def closed_after(transform, index):
+    img = photograph(index)
+    made = transform(img)
+    img.close()
+    return made
+
+
+def of_one_buffer(transform, index, buffer=np.zeros((8, 9), np.uint8)):  # noqa: B008
+    buffer[:] = np.asarray(photograph(index).convert("L"))
+    return transform(Image.fromarray(buffer))
+
+
+def of_one_tensor(transform, index, buffer=torch.zeros(3, 8, 9, dtype=torch.uint8)):  # noqa: B008
+    buffer.copy_(torch.from_numpy(np.array(photograph(index))).permute(2, 0, 1))
+    return transform(buffer)
+
+
+def changing_its_steps(transform, index):
+    CHANGING.mean = [0.1 * index] * 3
+    return transform(photograph(index))
+
+
+def of_two_kinds(transform, index):
+    """An image of one channel, which three means make three of, is as good as another."""
+    img = photograph(index)
+    return transform(img.convert("L") if index % 2 else img)
+
+
+MADE = {
+    "PIL": (NORMALIZED, lambda transform, index: transform(photograph(index))),
+    "tensors": (OF_TENSORS, lambda t, index: t(torch.from_numpy(np.array(photograph(index))).permute(2, 0, 1))),
+    "closed": (NORMALIZED, closed_after),
+    "one buffer": (v1.Compose([v1.ToTensor()]), of_one_buffer),
+    "one tensor": (OF_TENSORS, of_one_tensor),
+    "changing steps": (v1.Compose([v1.ToTensor(), CHANGING]), changing_its_steps),
+    "two kinds": (v1.Compose([v1.ToTensor(), v1.Lambda(lambda img: img.expand(3, -1, -1))]), of_two_kinds),
+}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("transform", "made"), MADE.values(), ids=MADE)
+def test_the_clean_images_are_those_without_views_whatever_the_dataset_does_with_its_own(transform, made, workers):
     settings = {"batch_size": 3, "num_workers": workers}
-    expected = [images for images, _ in DataLoader(Photographs(v1.Compose(steps)), **settings)]
-    loader = augment_dataloader(
-        DataLoader(Photographs(v1.Compose(steps)), **settings), AugmentAndMixTransform(severity=0), views=2
-    )
-    for (images, labels), clean in zip(loader, expected, strict=True):
+    clean = [images for images, _ in DataLoader(Photographs(transform, made), **settings)]
+    loader = DataLoader(Photographs(transform, made), **settings)
+    for (images, labels), expected in zip(
+        augment_dataloader(loader, AugmentAndMixTransform(10), views=2), clean, strict=True
+    ):
         assert labels.shape == (3,)
-        assert torch.equal(images, clean.repeat(3, 1, 1, 1))
-        assert images.dtype == torch.float32
+        assert torch.equal(images[:3], expected)
+        assert not torch.equal(images[3:6], images[6:])
         assert images.is_contiguous()
+    unchanged = augment_dataloader(loader, AugmentAndMixTransform(0), views=2)
+    for (images, _), expected in zip(unchanged, clean, strict=True):
+        assert torch.equal(images, expected.repeat(3, 1, 1, 1))
+
+
+def test_errors_of_a_conversion_are_those_of_the_transform():
+    """A dataset may catch them."""
+
+    def made(transform, index):
+        try:
+            return transform(photograph(index).convert("L" if index % 2 else "RGB"))
+        except RuntimeError:
+            return made(transform, index - 1)
+
+    steps = v1.Compose([v1.ToTensor(), v1.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4], inplace=True)])
+    loader = augment_dataloader(
+        DataLoader(Photographs(steps, made), batch_size=6), AugmentAndMixTransform(severity=0), views=1
+    )
+    images, _ = next(iter(loader))
+    assert torch.equal(images[0::2][:3], images[1::2][:3])
+
+
+def test_views_are_converted_straight_into_the_batch(monkeypatch):
+    """In each of these ways; converted one by one, they would only be slower."""
+    batches = []
+    monkeypatch.setattr(Conversion, "batch", lambda self, images: batches.append(len(images)))
+    for name in ("PIL", "tensors", "closed", "one buffer", "one tensor"):
+        loader = augment_dataloader(DataLoader(Photographs(*MADE[name]), 3), AugmentAndMixTransform(), views=1)
+        assert len(list(loader)) == 2
+    assert batches == [6, 6] * 5
 
 
 def test_images_of_several_sizes_are_refused_in_torchs_words():
-    pipeline, several = v1.Compose([v1.ToTensor()]), {"batch_size": 2}
-    loader = augment_dataloader(
-        DataLoader(Photographs(pipeline, mixed=True), **several), AugmentAndMixTransform(), views=1
-    )
+    data = Photographs(v1.Compose([v1.ToTensor()]), lambda transform, index: transform(photograph(0, (8, 9 + index))))
+    loader = augment_dataloader(DataLoader(data, batch_size=2), AugmentAndMixTransform(), views=1)
     with pytest.raises(RuntimeError, match="stack expects each tensor to be equal size"):
         next(iter(loader))
 

@@ -225,6 +225,15 @@ class Sizes(Dim):
         return self.transform(dim_image(int(index), (12, 10 + int(index) % 2))), index
 
 
+CHANGING = v1.Normalize([0.0, 0.0, 0.0], [0.2, 0.3, 0.4])
+
+
+class Changes(Dim):
+    def __getitem__(self, index):
+        CHANGING.mean = [0.1 * index] * 3
+        return super().__getitem__(index)
+
+
 def erasing():
     return Dim(v1.Compose([v1.ToTensor(), v1.RandomErasing()]), 8)
 
@@ -247,6 +256,11 @@ REFUSED = {
         lambda: loader(Sizes(to_tensor())),
         Batches,
         "must be alike; got a PIL image of mode RGB",
+    ),
+    "changing conversions": (
+        lambda: loader(Changes(v1.Compose([v1.ToTensor(), CHANGING]))),
+        Batches,
+        "converted in the same way",
     ),
     "several conversions": (lambda: loader(two_conversions(), batch_size=6), Batches, "converted in the same way"),
 }

@@ -78,21 +78,22 @@ def test_a_batch_is_what_the_images_are_one_by_one(steps, mode):
     several = [Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8)).convert(mode) for _ in range(3)]
     each = [outcome(v1.Compose(steps), img) for img in several]
     # `Normalize` makes three channels of one, if it has three means.
-    if type(each[0]) is torch.Tensor and each[0].dtype == torch.float32 and len(each[0]) == len(mode):
-        assert torch.equal(conversion.batch(several), torch.stack(each))
+    if isinstance(each[0], torch.Tensor) and each[0].dtype == torch.float32 and len(each[0]) == len(mode):
+        assert torch.equal(conversion.later(several).batch(several), torch.stack(each))
     else:
-        assert outcome(conversion.batch, several) in (None, each[0])
+        assert outcome(conversion.later, several) in (None, each[0])
 
 
-def test_images_that_are_not_alike_are_no_batch():
+def test_what_is_not_alike_is_converted_now():
     conversion, img = look_up(TAILS["v1"]), Image.new("RGB", (4, 3))
-    assert conversion.batch([img]).shape == (1, 3, 3, 4)
-    for other in (Image.new("RGB", (3, 4)), Image.new("L", (4, 3)), torch.zeros(3, 3, 4, dtype=torch.uint8), 7):
-        assert conversion.batch([img, other]) is None
-    assert conversion.batch([7, 7]) is None
+    assert conversion.later([img, img]).batch([img]).shape == (1, 3, 3, 4)
+    for other in (Image.new("L", (4, 3)), torch.zeros(3, 3, 4, dtype=torch.uint8), 7):
+        assert conversion.later([img, other]) is None
+    assert conversion.later([7, 7]) is None
+    assert conversion.later([img]).batch([img, Image.new("RGB", (3, 4))]) is None
     hooked = look_up(TAILS["v2"])
     hooked.steps[0].register_forward_hook(lambda *_: None)
-    assert hooked.batch([img]) is None
+    assert hooked.later([img]) is None
 
 
 @pytest.mark.parametrize("container", [v2.Compose, torch.nn.Sequential])
