@@ -1,6 +1,8 @@
 """Engines draw and apply plans. All produce the same bytes as the reference, ``pillow``."""
 
+import os
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,15 +41,17 @@ class Engine(Protocol):
 
 
 _ENGINES: Mapping[str, Engine] = {"numba": numba_engine, "pillow": pillow_engine, "torch": torch_engine}
+_NAMES = (*_ENGINES, "triton")
 
 
 def select_engine(engine: str, device: torch.device | None = None) -> Engine:
     """Returns the engine with the given name.
 
     Args:
-        engine: ``"numba"``, ``"pillow"``, ``"torch"``, or ``"auto"`` for the fastest: ``torch`` for tensors on a CUDA
-            device, where they stay, else ``numba``, at every size from 32×32 to 384×384 (`augmix-bench`). ``numba``
-            leaves images with a side above 2¹⁶ pixels to ``pillow``.
+        engine: ``"numba"``, ``"pillow"``, ``"torch"``, ``"triton"``, or ``"auto"``: ``torch`` for tensors on a CUDA
+            device, where they stay, else ``numba``, the fastest at every size from 32×32 to 384×384 (`augmix-bench`).
+            ``numba`` leaves images with a side above 2¹⁶ pixels to ``pillow``, and ``triton`` those that are on no
+            CUDA device to ``torch``.
         device: Where the images are; ``None`` for arrays and PIL images.
 
     Returns:
@@ -56,10 +60,19 @@ def select_engine(engine: str, device: torch.device | None = None) -> Engine:
     Raises:
         ValueError: If there is no such engine.
     """
+    on_cuda = device is not None and device.type == "cuda"
     name = engine
     if engine == "auto":
-        name = "torch" if device is not None and device.type == "cuda" else "numba"
-    if not isinstance(name, str) or name not in _ENGINES:
-        permitted = ", ".join(("auto", *_ENGINES))
+        name = "torch" if on_cuda else "numba"
+    if not isinstance(name, str) or name not in _NAMES:
+        permitted = ", ".join(("auto", *_NAMES))
         raise ValueError(f"Expected argument `engine` to be one of: {permitted}; got {engine!r} (use 'auto').")
-    return _ENGINES[name]
+    if name != "triton":
+        return _ENGINES[name]
+    if not find_spec("triton"):
+        raise ValueError("Expected argument `engine` to be 'torch' where Triton is not installed; got 'triton'.")
+    if not on_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        return torch_engine
+    from lightning_augmix.engines import triton_engine
+
+    return triton_engine

@@ -178,7 +178,9 @@ def _constant(setting: Any) -> Any:
         return tuple(torch.as_tensor(setting).detach().flatten().tolist())
     if isinstance(setting, dict):
         return tuple(setting.items())
-    return tuple(map(_constant, setting)) if isinstance(setting, list | tuple) else setting
+    if isinstance(setting, list | tuple):
+        return tuple([each if type(each) is float else _constant(each) for each in setting])
+    return setting
 
 
 def _kind(img: Any) -> Hashable:
