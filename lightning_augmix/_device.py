@@ -8,15 +8,16 @@ import numpy as np
 import PIL.Image
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._images import as_pixels
 from lightning_augmix._views import Views
 from lightning_augmix.engines import select_engine
+from lightning_augmix.functional import augmented_by_keys
 from lightning_augmix.plans.hyperparameters import Hyperparameters
 
-__all__ = ["Later", "Pending", "PendingBatch", "Settings", "check_for_device", "describe"]
+__all__ = ["Pending", "PendingBatch", "Settings", "check_for_device"]
 
 
 @dataclass(frozen=True)
@@ -62,50 +63,10 @@ def check_for_device(img: Any) -> None:
     """
     if isinstance(img, PIL.Image.Image) and img.mode in ("RGB", "L"):
         return
-    pixels = as_pixels(img)
+    pixels = as_pixels(img, on_device=True)  # without a copy
     if pixels.is_batch or getattr(img, "dtype", np.uint8) not in (torch.uint8, np.uint8):
         given = f"a {type(img).__name__} {list(img.shape)} of dtype {img.dtype}"
         raise PlacementError(f'`on="device"` takes single images of 8 bits; got {given}: use on="workers"')
-
-
-class Later(nn.Module):
-    """Leaves a conversion after AugMix to the batch.
-
-    Args:
-        step: A step that has a ``conversion`` for images of each kind, or, for what another has converted, none.
-    """
-
-    def __init__(self, step: Any) -> None:
-        super().__init__()
-        self.step = step
-
-    def forward(self, *inputs: Any) -> Any:
-        """Notes the conversion of an image; what is not to be augmented by the batch is converted now.
-
-        Raises:
-            PlacementError: If the steps do not keep the shape of the image, and its channels apart.
-        """
-        if len(inputs) > 1 or not isinstance(pending := inputs[0], Pending):
-            return self.step(*inputs)
-        [image] = pending.unconverted
-        conversion = self.step.after(pending.conversion) if pending.conversion else self.step.conversion(image)
-        if conversion is None:
-            raise PlacementError(
-                f'with `on="device"`, what comes after AugMix must keep the shape of an image and its channels apart; '
-                f'{self.step} does not for {describe(image)}: use on="workers"'
-            )
-        return Pending(image, pending.keys, pending.settings, conversion)
-
-
-def describe(image: Any) -> str:
-    """The type, mode and size of an image, in words.
-
-    Args:
-        image: A PIL image, array or tensor.
-    """
-    if isinstance(image, PIL.Image.Image):
-        return f"a PIL image of mode {image.mode}, {image.width}×{image.height}"
-    return f"a {type(image).__name__} {list(image.shape)}"
 
 
 class PendingBatch:
@@ -151,9 +112,7 @@ class PendingBatch:
         """
         engine = select_engine(self.settings.engine, self.levels.device)
         pixels = as_pixels(self.levels, on_device=engine.TAKES_TENSORS)
-        several = pixels.times(len(self.keys))
-        augmented = engine.augment(several, self.keys.reshape(-1), self.settings.hyperparameters)
-        images = [pixels.restore(each) for each in augmented.reshape(len(self.keys), *pixels.levels.shape)]
+        images = augmented_by_keys(pixels, self.keys, self.settings.hyperparameters, engine)
         if self.settings.views:
             images.insert(0, self.levels)
         together = torch.cat(images).contiguous()

@@ -65,17 +65,6 @@ class Pixels(Generic[_T]):
         start = 2 if isinstance(self.levels, torch.Tensor) else 1
         return self.levels.shape[start], self.levels.shape[start + 1]
 
-    def times(self, count: int) -> Any:
-        """The levels, as often as that.
-
-        Args:
-            count: At least 1.
-        """
-        if count == 1:
-            return self.levels
-        repeated = [self.levels] * count
-        return torch.cat(repeated) if isinstance(self.levels, torch.Tensor) else np.concatenate(repeated)
-
 
 def as_pixels(img: _T, *, on_device: bool = False) -> Pixels[_T]:
     """Takes an image of any accepted type.

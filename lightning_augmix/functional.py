@@ -1,21 +1,22 @@
 """AugMix as functions: draw and apply, or apply a given plan."""
 
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lightning_augmix._compiling import runs_as_it_is
-from lightning_augmix._images import as_pixels
-from lightning_augmix.engines import select_engine
+from lightning_augmix._images import Pixels, as_pixels
+from lightning_augmix.engines import Engine, select_engine
 from lightning_augmix.operations import AugmentationSet
 from lightning_augmix.plans.audit import StandIn
 from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
 from lightning_augmix.plans.keys import GeneratorKeys, fold_in
 from lightning_augmix.plans.plan import AugMixPlan
 
-__all__ = ["apply_plan", "augmix_image", "augmix_with_keys"]
+__all__ = ["apply_plan", "augmented_by_keys", "augmix_image", "augmix_with_keys"]
 
 _T = TypeVar("_T")
 _MASK = 2**64 - 1
@@ -94,8 +95,30 @@ def augmix_with_keys(img: _T, keys: Sequence[int | StandIn], hyperparameters: Hy
     of_images = [key & _MASK for key in cast("Sequence[int]", keys)]
     if pixels.is_batch:
         of_images = [fold_in(key, position) for key in of_images for position in range(len(levels))]
-    augmented = selected.augment(pixels.times(len(keys)), np.array(of_images, np.uint64), hyperparameters)
-    return [pixels.restore(each) for each in augmented.reshape(len(keys), *levels.shape)]
+    several = np.array(of_images, np.uint64).reshape(len(keys), len(levels))
+    return augmented_by_keys(pixels, several, hyperparameters, selected)
+
+
+def augmented_by_keys(
+    pixels: Pixels[_T], keys: NDArray[np.uint64], hyperparameters: Hyperparameters, engine: Engine
+) -> list[_T]:
+    """Augments N images once for each of V rows of keys.
+
+    Args:
+        pixels: The images, as ``engine`` takes them.
+        keys: uint64 ``[V, N]``.
+        hyperparameters: Validated hyperparameters.
+        engine: The engine.
+
+    Returns:
+        The images, V times.
+    """
+    levels = pixels.levels
+    if len(keys) > 1:
+        join: Any = torch.cat if isinstance(levels, torch.Tensor) else np.concatenate
+        levels = join([levels] * len(keys))
+    augmented = engine.augment(levels, keys.reshape(-1), hyperparameters)
+    return [pixels.restore(each) for each in augmented.reshape(len(keys), *pixels.levels.shape)]
 
 
 @runs_as_it_is

@@ -184,3 +184,26 @@ class BatchSizes(pl.Callback):
 
     def on_test_batch_start(self, trainer, module, batch, batch_idx, dataloader_idx=0):
         self.seen.append(len(batch[0]))
+
+
+class Batches(pl.LightningModule):
+    """Records the batches of a fit."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.train_dataloader = make
+        self.batches, self.validated = [], []
+
+    def training_step(self, batch, batch_idx):
+        self.batches.append(batch)
+        return self.layer(torch.ones(1, 1, dtype=self.dtype)).sum()
+
+    def val_dataloader(self):
+        return loader(Dim(to_tensor(), 4))
+
+    def validation_step(self, batch, batch_idx):
+        self.validated.append(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)

@@ -4,7 +4,6 @@ Plans are drawn on the CPU, so which rows need which operation is known there: t
 state of one chain of one image. Functions here must not be compiled: fused multiplications and additions round once.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
@@ -14,24 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_augmix.engines import pillow_engine
+from lightning_augmix.kernels.affine import rotation
 from lightning_augmix.kernels.table import NO_OPERATION
 from lightning_augmix.operations import OPERATIONS
-from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
+from lightning_augmix.plans.hyperparameters import Hyperparameters
 from lightning_augmix.plans.plan import AugMixPlan, draw_plan
 
-__all__ = ["TAKES_TENSORS", "apply", "augment", "numbers", "on_tensors", "uploaded", "warm_up"]
+__all__ = ["TAKES_TENSORS", "apply", "augment", "drawn", "numbers", "on_tensors", "uploaded", "warm_up"]
 
 TAKES_TENSORS = True
 _Images = TypeVar("_Images", NDArray[np.uint8], Tensor)
 
 
-def warm_up(announce: Callable[[], None] = lambda: None) -> None:
-    """Compiles the sampler, or loads its machine code from disk.
-
-    Args:
-        announce: Never called: this takes a second or two.
-    """
-    draw_plan(0, (1, 1), validate(3, 3, -1, 1.0, "all"))
+warm_up = pillow_engine.warm_up
 
 
 def apply(images: _Images, plan: AugMixPlan) -> _Images:
@@ -75,8 +70,19 @@ def augment(images: _Images, keys: NDArray[np.uint64], hyperparameters: Hyperpar
     Returns:
         As for :func:`apply`.
     """
+    return apply(images, drawn(images, keys, hyperparameters))
+
+
+def drawn(images: Tensor | NDArray[np.uint8], keys: NDArray[np.uint64], hyperparameters: Hyperparameters) -> AugMixPlan:
+    """Draws a plan for each image, on the CPU.
+
+    Args:
+        images: As for :func:`apply`.
+        keys: uint64 ``[N]``.
+        hyperparameters: Validated hyperparameters.
+    """
     height, width = images.shape[2:] if isinstance(images, Tensor) else images.shape[1:3]
-    return apply(images, draw_plan(keys, (height, width), hyperparameters))
+    return draw_plan(keys, (height, width), hyperparameters)
 
 
 def _applied(images: Tensor, plan: AugMixPlan) -> Tensor:
@@ -174,8 +180,7 @@ _MATRICES = {"shear_x": 1, "translate_x": 2, "shear_y": 3, "translate_y": 5}
 def _rotation(degrees: float, image_size: tuple[int, int]) -> tuple[float, ...]:
     """As in Pillow's ``Image.rotate``."""
     height, width = image_size
-    angle = -math.radians(degrees % 360.0)
-    cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
+    cosine, sine = rotation(degrees)
     x, y = -width / 2.0, -height / 2.0
     return (
         *(cosine, sine, (cosine * x + sine * y) + width / 2.0),

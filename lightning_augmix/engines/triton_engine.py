@@ -5,7 +5,7 @@ tile of pixels, and so one operation. States alternate between two buffers, so w
 from its length. The kernels are launched without fused multiplications and additions, which round once.
 """
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from lightning_augmix.engines import triton_kernels as kernels
 from lightning_augmix.kernels.table import NO_OPERATION
 from lightning_augmix.operations import OPERATIONS
 from lightning_augmix.plans.hyperparameters import Hyperparameters
-from lightning_augmix.plans.plan import AugMixPlan, draw_plan
+from lightning_augmix.plans.plan import AugMixPlan
 
 __all__ = ["TAKES_TENSORS", "apply", "augment", "warm_up"]
 
@@ -53,8 +53,7 @@ def augment(images: _Images, keys: NDArray[np.uint64], hyperparameters: Hyperpar
     Returns:
         As for :func:`apply`.
     """
-    height, width = images.shape[2:] if isinstance(images, Tensor) else images.shape[1:3]
-    return apply(images, draw_plan(keys, (height, width), hyperparameters))
+    return apply(images, torch_engine.drawn(images, keys, hyperparameters))
 
 
 _TILE = 1024  # pixels of a program
@@ -68,10 +67,9 @@ def _applied(images: Tensor, plan: AugMixPlan) -> Tensor:
     pixels, tiles = height * width, triton.cdiv(height * width, _TILE)
     planes = images.contiguous()
     steps = _Steps(plan, images.device)
-    device: dict[str, Any] = {"device": images.device}
-    states = torch.empty((2, number * chains, channels, pixels), dtype=torch.uint8, **device)
-    counts = torch.zeros((max(1, steps.tables), channels, 256), dtype=torch.int32, **device)
-    tables = torch.empty(counts.shape, dtype=torch.uint8, **device)
+    states = planes.new_empty((2, number * chains, channels, pixels))
+    counts = planes.new_zeros((max(1, steps.tables), channels, 256), dtype=torch.int32)
+    tables = planes.new_empty(counts.shape)
     shape = {"PIXELS": pixels, "CHANNELS": channels, "TILE": _TILE, "enable_fp_fusion": False}
     for step in range(depth):
         source = planes if step == 0 else states[(step + 1) % 2]

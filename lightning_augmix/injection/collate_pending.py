@@ -9,9 +9,10 @@ from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from lightning_augmix._batches import empty_batch
-from lightning_augmix._device import Pending, PendingBatch, describe
+from lightning_augmix._device import Pending, PendingBatch
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._views import leaves_and_structure
+from lightning_augmix.injection.entries import Entry
 
 __all__ = ["CollatePending"]
 
@@ -71,7 +72,7 @@ def _are_equal(table: torch.Tensor | None, other: torch.Tensor | None) -> bool:
 
 
 def _stacked(images: Sequence[Any]) -> torch.Tensor:
-    kinds = sorted({describe(img) for img in images})
+    kinds = sorted({f"a {Entry('', (), img)}" for img in images})
     if len(kinds) > 1:
         raise PlacementError(
             f"The images of a batch must be alike; got {' and '.join(kinds[:2])}: convert and resize them in the "

@@ -14,10 +14,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lightning_augmix._batches import empty_batch
+from lightning_augmix._device import Pending
+from lightning_augmix._errors import PlacementError
+from lightning_augmix.injection.entries import Entry
 from lightning_augmix.kernels.jit import IS_COMPILED
 from lightning_augmix.kernels.lookup import look_up_channel, look_up_pixels
 
-__all__ = ["BY_LEVEL", "Conversion", "LookUp", "by_level", "has_hooks", "is_by_level", "warm_up"]
+__all__ = ["BY_LEVEL", "Conversion", "Later", "LookUp", "by_level", "has_hooks", "is_by_level", "warm_up"]
 
 #: What makes of each pixel something that depends on its level and its channel alone, without random draws.
 BY_LEVEL = (
@@ -117,10 +120,8 @@ class LookUp(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         """Converts an image, or a sample."""
-        conversion = self.conversion(inputs[0]) if len(inputs) == 1 and IS_COMPILED else None
-        if conversion is None or conversion.table.dtype != torch.float32:
-            return self.container(*inputs)
-        return conversion(inputs[0])
+        conversion = self._compiled(inputs[0]) if len(inputs) == 1 else None
+        return self.container(*inputs) if conversion is None else conversion(inputs[0])
 
     def later(self, images: Sequence[Any]) -> Conversion | None:
         """What the steps do to each of several images, if it may be done later; ``None`` where they have to do it.
@@ -128,7 +129,11 @@ class LookUp(nn.Module):
         Args:
             images: At least one image.
         """
-        conversion = self.conversion(images[0]) if IS_COMPILED and len(set(map(_kind, images))) == 1 else None
+        return self._compiled(images[0]) if len(set(map(_kind, images))) == 1 else None
+
+    def _compiled(self, img: Any) -> Conversion | None:
+        """The conversion, where the kernels can do it."""
+        conversion = self.conversion(img) if IS_COMPILED else None
         return conversion if conversion is not None and conversion.table.dtype == torch.float32 else None
 
     def conversion(self, img: Any) -> Conversion | None:
@@ -152,10 +157,8 @@ class LookUp(nn.Module):
         Args:
             conversion: The other.
         """
-        made = self.container(conversion.table[:, None].as_subclass(conversion.made))
-        if type(made) not in (Tensor, tv_tensors.Image) or made.shape != (len(conversion.table), 1, 256):
-            return None
-        return Conversion(made.as_subclass(Tensor)[:, 0].detach().clone(), type(made))
+        levels = conversion.table[:, None].as_subclass(conversion.made)
+        return _conversion(self.container(levels), levels.shape)
 
     def _made(self, img: Any) -> Conversion | None:
         levels = torch.arange(256, dtype=torch.uint8, device="cpu").repeat(_channels(img), 1, 1)
@@ -163,13 +166,47 @@ class LookUp(nn.Module):
             made = self.container(Image.fromarray(levels[0].numpy()).convert(img.mode))
         else:
             made = self.container(levels if type(img) is Tensor else tv_tensors.Image(levels))
-        if type(made) not in (Tensor, tv_tensors.Image) or made.shape != levels.shape:
-            return None
-        return Conversion(made.as_subclass(Tensor)[:, 0].detach().clone(), type(made))
+        return _conversion(made, levels.shape)
 
     def extra_repr(self) -> str:
         """The steps."""
         return ", ".join(" ".join(repr(step).split()) for step in self.steps)
+
+
+class Later(nn.Module):
+    """Leaves a conversion after AugMix to the batch.
+
+    Args:
+        step: The conversion.
+    """
+
+    def __init__(self, step: LookUp) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, *inputs: Any) -> Any:
+        """Notes the conversion of an image; what is not to be augmented by the batch is converted now.
+
+        Raises:
+            PlacementError: If the steps do not keep the shape of the image, and its channels apart.
+        """
+        if len(inputs) > 1 or not isinstance(pending := inputs[0], Pending):
+            return self.step(*inputs)
+        [image] = pending.unconverted
+        conversion = self.step.after(pending.conversion) if pending.conversion else self.step.conversion(image)
+        if conversion is None:
+            raise PlacementError(
+                f'with `on="device"`, what comes after AugMix must keep the shape of an image and its channels apart; '
+                f'{self.step} does not for a {Entry("", (), image)}: use on="workers"'
+            )
+        return Pending(image, pending.keys, pending.settings, conversion)
+
+
+def _conversion(made: Any, shape: torch.Size) -> Conversion | None:
+    """The conversion that makes this of an image with all levels; ``None`` if its shape is another."""
+    if type(made) not in (Tensor, tv_tensors.Image) or made.shape != shape:
+        return None
+    return Conversion(made.as_subclass(Tensor)[:, 0].detach().clone(), type(made))
 
 
 def _constant(setting: Any) -> Any:

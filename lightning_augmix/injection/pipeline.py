@@ -12,10 +12,9 @@ from torchvision import transforms as v1
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from lightning_augmix._device import Later
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._views import EachView
-from lightning_augmix.injection.lookup import BY_LEVEL, LookUp, by_level, has_hooks, is_by_level
+from lightning_augmix.injection.lookup import BY_LEVEL, Later, LookUp, by_level, has_hooks, is_by_level
 from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = [

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
-from lightning_utilities.core.apply_func import apply_to_collection
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_augmix._device import PendingBatch
@@ -229,7 +229,7 @@ class Session:
             # Lightning has converted the rest of the batch to the precision before.
             return self.trainer.precision_plugin.convert_input(pending.to(device, non_blocking=True).finished())
 
-        return to_device(apply_to_collection(batch, PendingBatch, finished), device, **others)
+        return to_device(tree_map_only(PendingBatch, finished, batch), device, **others)
 
     def check_hooks(self, pl_module: pl.LightningModule) -> None:
         """Refuses hooks that would see images before they are augmented on the device.

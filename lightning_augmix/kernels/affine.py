@@ -14,18 +14,24 @@ from numpy.typing import NDArray
 from lightning_augmix.kernels.fractions import UNCERTAIN, between, between_each, sixteenth_bits
 from lightning_augmix.kernels.jit import compiled
 
-__all__ = ["rotate", "shear_x", "shear_y", "translate"]
+__all__ = ["rotate", "rotation", "shear_x", "shear_y", "translate"]
 
 _u8, _i16, _i32, _u32, _u64, _f32, _f64 = np.uint8, np.int16, np.int32, np.uint32, np.uint64, np.float32, np.float64
 
 _LARGEST_ANGLE = 30
-# As in Image.rotate. Computed in Python, because compiled functions may differ in the last digit.
-_ROTATIONS = np.array(
-    [
-        (round(math.cos(-math.radians(angle % 360.0)), 15), round(math.sin(-math.radians(angle % 360.0)), 15))
-        for angle in range(-_LARGEST_ANGLE, _LARGEST_ANGLE + 1)
-    ]
-)
+
+
+def rotation(degrees: float) -> tuple[float, float]:
+    """Cosine and sine as in Image.rotate; not compiled, because that may differ in the last digit.
+
+    Args:
+        degrees: The angle, counterclockwise.
+    """
+    angle = -math.radians(degrees % 360.0)
+    return round(math.cos(angle), 15), round(math.sin(angle), 15)
+
+
+_ROTATIONS = np.array([rotation(angle) for angle in range(-_LARGEST_ANGLE, _LARGEST_ANGLE + 1)])
 _MARGIN = 1 << 10  # 255 times an error of 4 / 2³²: enough for sides up to 2²² pixels
 
 

@@ -12,41 +12,26 @@ from torchvision.transforms import v2
 
 from lightning_augmix import AugMixCallback
 from lightning_augmix._errors import PlacementError
-from toy import CERTAIN, Dim, Recorder, dim_image, is_augmented, loader, to_tensor, trainer
+from toy import CERTAIN, Batches, Dim, Recorder, dim_image, is_augmented, loader, to_tensor, trainer
 
 Pair = namedtuple("Pair", "image label")
 NORMALIZED = v1.Compose([v1.RandomCrop((9, 8)), v1.ToTensor(), v1.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4])])
 
 
-class Batches(pl.LightningModule):
-    """Records the batches of a fit, as `training_step` and `on_after_batch_transfer` get them."""
+class Transferred(Batches):
+    """Records the batches as `on_after_batch_transfer` gets them, too."""
 
     def __init__(self, make):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-        self.train_dataloader = make
-        self.batches, self.transferred, self.validated = [], [], []
+        super().__init__(make)
+        self.transferred = []
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
         if self.trainer.training:
             self.transferred.append(copy.deepcopy(batch))
         return batch
 
-    def training_step(self, batch, batch_idx):
-        self.batches.append(batch)
-        return self.layer(torch.ones(1, 1, dtype=self.dtype)).sum()
 
-    def val_dataloader(self):
-        return loader(Dim(to_tensor(), 4))
-
-    def validation_step(self, batch, batch_idx):
-        self.validated.append(batch)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.0)
-
-
-def fitted(make, on, root, module=Batches, settings=None, **arguments):
+def fitted(make, on, root, module=Transferred, settings=None, **arguments):
     pl.seed_everything(1, workers=True, verbose=False)
     fitted_module = module(make)
     callback = AugMixCallback(**{"severity": 10, "seed": 3, "on": on, **arguments})

@@ -15,30 +15,7 @@ from torchvision.transforms import v2
 
 from lightning_augmix import AugmentAndMixTransform, AugMixCallback, JSDLoss, augment_dataloader
 from lightning_augmix._errors import PlacementError
-from toy import CERTAIN, Dim, digest, is_augmented, loader, to_tensor, trainer
-
-
-class Batches(pl.LightningModule):
-    """Records the batches of a fit."""
-
-    def __init__(self, make):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-        self.train_dataloader = make
-        self.batches, self.validated = [], []
-
-    def training_step(self, batch, batch_idx):
-        self.batches.append(batch)
-        return self.layer(torch.ones(1, 1)).sum()
-
-    def val_dataloader(self):
-        return loader(Dim(to_tensor(), 4))
-
-    def validation_step(self, batch, batch_idx):
-        self.validated.append(batch)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.0)
+from toy import CERTAIN, Batches, Dim, digest, is_augmented, loader, to_tensor, trainer
 
 
 def fitted(make, *callbacks, root, **settings):
