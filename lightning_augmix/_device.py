@@ -14,6 +14,7 @@ from lightning_augmix._errors import PlacementError
 from lightning_augmix._images import as_pixels
 from lightning_augmix._views import Views
 from lightning_augmix.engines import select_engine
+from lightning_augmix.engines.torch_engine import converted
 from lightning_augmix.functional import augmented_by_keys
 from lightning_augmix.plans.hyperparameters import Hyperparameters
 
@@ -110,16 +111,12 @@ class PendingBatch:
         Returns:
             ``[N, C, H, W]``, or with views ``[(1 + views) · N, C, H, W]``, all clean images first.
         """
-        engine = select_engine(self.settings.engine, self.levels.device)
-        pixels = as_pixels(self.levels, on_device=engine.TAKES_TENSORS)
-        images = augmented_by_keys(pixels, self.keys, self.settings.hyperparameters, engine)
-        if self.settings.views:
-            images.insert(0, self.levels)
-        together = torch.cat(images).contiguous()
-        return together if self.table is None else _converted(together, self.table)
-
-
-def _converted(levels: Tensor, table: Tensor) -> Tensor:
-    channels, of_levels = table.shape
-    places = levels.int() + torch.arange(0, channels * of_levels, of_levels, device=levels.device).view(-1, 1, 1)
-    return table.flatten().index_select(0, places.flatten()).view(levels.shape)
+        engine: Any = select_engine(self.settings.engine, self.levels.device)
+        hyperparameters = self.settings.hyperparameters
+        if engine.TAKES_TENSORS:
+            levels = torch.cat([self.levels] * len(self.keys)).contiguous()
+            images = engine.augment(levels, self.keys.reshape(-1), hyperparameters, self.table)
+        else:
+            augmented = augmented_by_keys(as_pixels(self.levels), self.keys, hyperparameters, engine)
+            images = converted(torch.cat(augmented).contiguous(), self.table)
+        return torch.cat([converted(self.levels, self.table), images]) if self.settings.views else images

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
@@ -24,6 +25,7 @@ __all__ = [
     "copied",
     "differ",
     "entries_of_views",
+    "inverted",
     "joined",
     "leaves_and_structure",
 ]
@@ -109,6 +111,19 @@ def entries_of_views(entries: Sequence[Any]) -> list[list[Any]]:
         [own if views is None else views[view] for views, own in zip(images, others, strict=True)]
         for view, others in enumerate([entries, *copies])
     ]
+
+
+def inverted(image: Any) -> Any:
+    """The negative of an image; ``None`` for what is no image.
+
+    Args:
+        image: A PIL image, array or tensor.
+    """
+    if isinstance(image, PIL.Image.Image):
+        return PIL.ImageOps.invert(image)
+    if isinstance(image, torch.Tensor | np.ndarray):
+        return (255 if image.dtype in (torch.uint8, np.uint8) else 1) - image
+    return None
 
 
 def copied(image: Any) -> Any:

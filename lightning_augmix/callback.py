@@ -73,7 +73,7 @@ class AugMixCallback(pl.Callback):
         on: Where images are augmented: by the ``"workers"`` of the loader, one by one, or on the ``"device"`` of the
             model, by the batch, with the same result. Workers then deliver images in 8 bits, and what converts them
             (``ToTensor``, ``Normalize``, …) is done on the device, before ``on_after_batch_transfer``. The collate
-            function must be torch's own, and nothing but conversions may come after AugMix. In YAML, write
+            function must just stack the images, and nothing but conversions may come after AugMix. In YAML, write
             ``"on": device``, in quotes.
         on_unsupported: What happens if AugMix cannot be placed for certain or did not reach an image: ``"raise"`` ends
             the fit with a message that says what to write instead, ``"warn"`` warns and goes on without AugMix

@@ -1,13 +1,18 @@
 """Measures what AugMix costs on this machine, compared with other implementations."""
 
+import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as v1
@@ -17,7 +22,16 @@ from lightning_augmix.injection import augment_dataloader
 from lightning_augmix.operations import OPERATIONS
 from lightning_augmix.transform import AugmentAndMixTransform
 
-__all__ = ["Timing", "implementations", "load_times", "operation_times", "photographs", "transform_times"]
+__all__ = [
+    "Timing",
+    "implementations",
+    "load_times",
+    "machine",
+    "operation_times",
+    "photographs",
+    "side_by_side",
+    "transform_times",
+]
 
 _BLOCK = 0.02  # seconds that one contender runs at a time, so that its caches are warm
 
@@ -57,6 +71,22 @@ def photographs(folder: str | None, count: int = 16) -> list[Image.Image]:
     return [Image.open(path).convert("RGB") for path in paths]
 
 
+def machine(device: str | None) -> dict[str, str]:
+    """The processor or the device, and the software.
+
+    Args:
+        device: ``"cuda"`` for the name of that device.
+    """
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    with suppress(OSError):
+        if device != "cuda" and (found := re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())):
+            name = found[1]
+    packages = ("lightning-augmix", "torch", "torchvision", "triton", "numba", "pillow", "timm", "kornia")
+    with_modules = {package: "PIL" if package == "pillow" else package.replace("-", "_") for package in packages}
+    found_packages = [package for package, module in with_modules.items() if find_spec(module) is not None]
+    return {"device": name} | {package: version(package) for package in found_packages}
+
+
 def implementations() -> dict[str, Callable[[Image.Image], Any]]:
     """Both engines, torchvision's AugMix, and timm's if it is installed, with their default hyperparameters."""
     found: dict[str, Callable[[Image.Image], Any]] = {
@@ -72,10 +102,22 @@ def implementations() -> dict[str, Callable[[Image.Image], Any]]:
     return found
 
 
-def _side_by_side(contenders: Mapping[str, Callable[[int], Any]], seconds: float) -> Iterator[list[Timing]]:
-    """Times functions of a running number in turn, and yields the timings so far after each round."""
+def side_by_side(
+    contenders: Mapping[str, Callable[[int], Any]], seconds: float, finish: Callable[[], None] = lambda: None
+) -> Iterator[list[Timing]]:
+    """Times functions of a running number in turn.
+
+    Args:
+        contenders: The functions by name.
+        seconds: Seconds to spend on each.
+        finish: Waits until what was called has been done.
+
+    Yields:
+        The timings so far, per call.
+    """
     for function in contenders.values():
         function(0)
+        finish()
     blocks: dict[str, list[float]] = {name: [] for name in contenders}
     numbers = dict.fromkeys(contenders, 0)
     end = time.perf_counter() + seconds * len(contenders)
@@ -86,8 +128,9 @@ def _side_by_side(contenders: Mapping[str, Callable[[int], Any]], seconds: float
                 function(numbers[name] + calls)
                 calls += 1
                 elapsed = time.perf_counter() - start
+            finish()
             numbers[name] += calls
-            blocks[name].append(1000 * elapsed / calls)
+            blocks[name].append(1000 * (time.perf_counter() - start) / calls)
         yield [Timing(name, statistics.median(times)) for name, times in blocks.items()]
 
 
@@ -107,7 +150,7 @@ def transform_times(images: Sequence[Image.Image], size: int, seconds: float) ->
         The timings so far.
     """
     resized = [image.resize((size, size)) for image in images]
-    yield from _side_by_side({name: _on_images(t, resized) for name, t in implementations().items()}, seconds)
+    yield from side_by_side({name: _on_images(t, resized) for name, t in implementations().items()}, seconds)
 
 
 def operation_times(images: Sequence[Image.Image], size: int, seconds: float) -> Iterator[list[Timing]]:
@@ -131,7 +174,7 @@ def operation_times(images: Sequence[Image.Image], size: int, seconds: float) ->
         for name in OPERATIONS
         for engine in ("numba", "pillow")
     }
-    yield from _side_by_side(contenders, seconds)
+    yield from side_by_side(contenders, seconds)
 
 
 class _Files(Dataset[Any]):
@@ -149,9 +192,17 @@ class _Files(Dataset[Any]):
 
 
 def load_times(
-    images: Sequence[Image.Image], folder: Path, workers: int, seconds: float, *, side: int = 224
+    images: Sequence[Image.Image],
+    folder: Path,
+    workers: int,
+    seconds: float,
+    *,
+    side: int = 224,
+    ours_alone: bool = False,
 ) -> Iterator[list[Timing]]:
     """Times loaders of JPEG files, with AugMix inserted into their datasets: decode, crop, flip, ToTensor, Normalize.
+
+    With ``on="device"``, what is left for the device is not timed.
 
     Args:
         images: Photographs.
@@ -160,6 +211,7 @@ def load_times(
         seconds: Seconds to spend on each loader.
         side: 224 for files of 500×375, like most of ImageNet, and RandomResizedCrop, in batches of 32; 32 for files of
             that size, padded and cropped, in batches of 128.
+        ours_alone: Whether to leave out what other engines and libraries take.
 
     Yields:
         The timings so far.
@@ -177,17 +229,24 @@ def load_times(
         data = _Files(paths, crop, augmix)
         return DataLoader(data, batch, num_workers=workers, persistent_workers=workers > 0)
 
-    def injected(transform: AugmentAndMixTransform, views: int = 0) -> DataLoader[Any]:
-        return augment_dataloader(loader(), transform, views=views)
+    def injected(
+        transform: AugmentAndMixTransform, views: int = 0, on: Literal["workers", "device"] = "workers"
+    ) -> DataLoader[Any]:
+        return augment_dataloader(loader(), transform, views=views, on=on)
 
     loaders = {
         "without AugMix": loader(),
         "with numba": injected(AugmentAndMixTransform(engine="numba")),
         "with numba, views=2": injected(AugmentAndMixTransform(engine="numba"), views=2),
+        "for the device": injected(AugmentAndMixTransform(), on="device"),
+    }
+    others = {
         "with numba, width 5, depth 5": injected(AugmentAndMixTransform(width=5, depth=5, engine="numba")),
         "with pillow": injected(AugmentAndMixTransform(engine="pillow")),
         "with torchvision v2": loader(v2.AugMix()),
     }
+    if not ours_alone:
+        loaders |= others
     for each in loaders.values():
         next(iter(each))
     passes: dict[str, list[float]] = {name: [] for name in loaders}

@@ -1,7 +1,9 @@
 """Engines draw and apply plans. All produce the same bytes as the reference, ``pillow``."""
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -25,7 +27,8 @@ class Engine(Protocol):
 
     Attributes:
         TAKES_TENSORS: Whether images may be uint8 tensors ``[N, C, H, W]`` too, with C of 1 or 3, of any memory format,
-            on any device. Results are new tensors of the same shape, device and memory format then.
+            on any device. Results are new tensors of the same shape, device and memory format then, and both functions
+            take a table that converts their levels, see :func:`torch_engine.apply`.
     """
 
     TAKES_TENSORS: bool
@@ -48,10 +51,10 @@ def select_engine(engine: str, device: torch.device | None = None) -> Engine:
     """Returns the engine with the given name.
 
     Args:
-        engine: ``"numba"``, ``"pillow"``, ``"torch"``, ``"triton"``, or ``"auto"``: ``torch`` for tensors on a CUDA
-            device, where they stay, else ``numba``, the fastest at every size from 32×32 to 384×384 (`augmix-bench`).
-            ``numba`` leaves images with a side above 2¹⁶ pixels to ``pillow``, and ``triton`` those that are on no
-            CUDA device to ``torch``.
+        engine: ``"numba"``, ``"pillow"``, ``"torch"``, ``"triton"``, or ``"auto"``: for tensors on a CUDA device, where
+            they stay, ``triton``, or ``torch`` where Triton is not installed or does not work; else ``numba``, the
+            fastest at every size from 32×32 to 384×384 (`augmix-bench`). ``numba`` leaves images with a side above
+            2¹⁶ pixels to ``pillow``, and ``triton`` those that are on no CUDA device to ``torch``.
         device: Where the images are; ``None`` for arrays and PIL images.
 
     Returns:
@@ -59,20 +62,34 @@ def select_engine(engine: str, device: torch.device | None = None) -> Engine:
 
     Raises:
         ValueError: If there is no such engine.
+        RuntimeError: If ``triton`` was asked for, and does not give the bytes of the reference on that device.
     """
-    on_cuda = device is not None and device.type == "cuda"
-    name = engine
-    if engine == "auto":
-        name = "torch" if on_cuda else "numba"
-    if not isinstance(name, str) or name not in _NAMES:
+    if not isinstance(engine, str) or engine not in ("auto", *_NAMES):
         permitted = ", ".join(("auto", *_NAMES))
         raise ValueError(f"Expected argument `engine` to be one of: {permitted}; got {engine!r} (use 'auto').")
-    if name != "triton":
-        return _ENGINES[name]
+    on_cuda = device is not None and device.type == "cuda"
+    if engine == "auto":
+        return _for_cuda(device) if on_cuda and find_spec("triton") else _ENGINES["torch" if on_cuda else "numba"]
+    if engine != "triton":
+        return _ENGINES[engine]
     if not find_spec("triton"):
         raise ValueError("Expected argument `engine` to be 'torch' where Triton is not installed; got 'triton'.")
     if not on_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return torch_engine
     from lightning_augmix.engines import triton_engine
 
+    triton_engine.check(device or torch.device("cpu"))
     return triton_engine
+
+
+@lru_cache(maxsize=64)
+def _for_cuda(device: torch.device | None) -> Engine:
+    try:
+        return select_engine("triton", device)
+    except Exception as error:  # no C compiler, no support for the device, ...
+        warnings.warn(
+            f"Triton does not work on {device}, so the slower engine 'torch' takes its place ({error})",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return torch_engine

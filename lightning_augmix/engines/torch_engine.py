@@ -20,7 +20,7 @@ from lightning_augmix.operations import OPERATIONS
 from lightning_augmix.plans.hyperparameters import Hyperparameters
 from lightning_augmix.plans.plan import AugMixPlan, draw_plan
 
-__all__ = ["TAKES_TENSORS", "apply", "augment", "drawn", "numbers", "on_tensors", "uploaded", "warm_up"]
+__all__ = ["TAKES_TENSORS", "apply", "augment", "converted", "drawn", "numbers", "on_tensors", "uploaded", "warm_up"]
 
 TAKES_TENSORS = True
 _Images = TypeVar("_Images", NDArray[np.uint8], Tensor)
@@ -29,48 +29,59 @@ _Images = TypeVar("_Images", NDArray[np.uint8], Tensor)
 warm_up = pillow_engine.warm_up
 
 
-def apply(images: _Images, plan: AugMixPlan) -> _Images:
+def apply(images: _Images, plan: AugMixPlan, table: Tensor | None = None) -> _Images:
     """Applies a batch of plans, one to each image; the host does not wait for the device.
 
     Args:
         images: A uint8 tensor ``[N, C, H, W]`` with C of 1 or 3, of any memory format, on any device; or an array
             ``[N, H, W]``, ``[N, H, W, 3]``, or ``[N, H, W, 4]`` with padding.
         plan: A batch of N plans for that size.
+        table: What becomes of each level of each channel after that, ``[C, 256]``, on the same device; ``None`` to
+            leave the images uint8. For tensors alone.
 
     Returns:
-        The augmented images, new, of the same type, shape, device and memory format.
+        The augmented images, new, of the same type, shape, device and memory format, with the dtype of the table.
     """
-    return on_tensors(_applied, images, plan)
+    return on_tensors(_applied, images, plan, table)
 
 
-def on_tensors(applied: Callable[[Tensor, AugMixPlan], Tensor], images: _Images, plan: AugMixPlan) -> _Images:
+def on_tensors(
+    applied: Callable[[Tensor, AugMixPlan, Tensor | None], Tensor],
+    images: _Images,
+    plan: AugMixPlan,
+    table: Tensor | None,
+) -> _Images:
     """Calls a function of tensors for tensors or arrays.
 
     Args:
         applied: The function, of a uint8 tensor ``[N, C, H, W]``.
         images: As for :func:`apply`.
         plan: As for :func:`apply`.
+        table: As for :func:`apply`.
     """
     if isinstance(images, Tensor):
-        return applied(images, plan)
+        return applied(images, plan, table)
     augmented = images.copy()
     levels = torch.from_numpy(augmented[..., None] if images.ndim == 3 else augmented[..., :3]).permute(0, 3, 1, 2)
-    levels.copy_(applied(levels, plan))
+    levels.copy_(applied(levels, plan, None))
     return augmented
 
 
-def augment(images: _Images, keys: NDArray[np.uint64], hyperparameters: Hyperparameters) -> _Images:
+def augment(
+    images: _Images, keys: NDArray[np.uint64], hyperparameters: Hyperparameters, table: Tensor | None = None
+) -> _Images:
     """Draws a plan for each image, on the CPU, and applies it.
 
     Args:
         images: As for :func:`apply`.
         keys: uint64 ``[N]``.
         hyperparameters: Validated hyperparameters.
+        table: As for :func:`apply`.
 
     Returns:
         As for :func:`apply`.
     """
-    return apply(images, drawn(images, keys, hyperparameters))
+    return apply(images, drawn(images, keys, hyperparameters), table)
 
 
 def drawn(images: Tensor | NDArray[np.uint8], keys: NDArray[np.uint64], hyperparameters: Hyperparameters) -> AugMixPlan:
@@ -85,18 +96,34 @@ def drawn(images: Tensor | NDArray[np.uint8], keys: NDArray[np.uint64], hyperpar
     return draw_plan(keys, (height, width), hyperparameters)
 
 
-def _applied(images: Tensor, plan: AugMixPlan) -> Tensor:
+def converted(levels: Tensor, table: Tensor | None) -> Tensor:
+    """Looks up each level in the table of its channel.
+
+    Args:
+        levels: uint8 ``[N, C, H, W]``.
+        table: ``[C, 256]``, on the same device; ``None`` to leave the levels.
+    """
+    if table is None:
+        return levels
+    channels, of_levels = table.shape
+    places = levels.int() + torch.arange(0, channels * of_levels, of_levels, device=levels.device).view(-1, 1, 1)
+    found = table.flatten().index_select(0, places.flatten()).view(levels.shape)
+    return found if levels.is_contiguous() else torch.empty_like(levels, dtype=table.dtype).copy_(found)
+
+
+def _applied(images: Tensor, plan: AugMixPlan, table: Tensor | None) -> Tensor:
     if images.numel() == 0:
-        return images.clone()
+        return converted(images.clone(), table)
     if images.device.type == "mps":  # which has no float64
-        return _applied(images.cpu(), plan).to(images.device)
+        return converted(_applied(images.cpu(), plan, None).to(images.device), table)
     number, chains, depth = plan.operations.shape
     state = images.contiguous().repeat_interleave(chains, dim=0)
     steps = _Steps(plan, images.device)
     for step in range(depth):
         for name, rows, parameters in steps.of(step):
             state.index_copy_(0, rows, _OPERATIONS[name](state.index_select(0, rows), parameters))
-    return _mixed(images, state.view(number, chains, *images.shape[1:]), steps.weights[..., None, None, None])
+    mixed = _mixed(images, state.view(number, chains, *images.shape[1:]), steps.weights[..., None, None, None])
+    return converted(mixed, table)
 
 
 def _mixed(images: Tensor, chains: Tensor, weights: Tensor) -> Tensor:

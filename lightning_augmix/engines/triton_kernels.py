@@ -1,28 +1,36 @@
 # mypy: ignore-errors
 """Kernels of the engine ``triton``: each program has one tile of the pixels of one row, and so one operation.
 
-Lines of a table tell a row, the code of its operation, its table of levels, and the operation's six numbers. What has
-to be exact is float64, or float32 without division, which Triton rounds otherwise.
+A row is one chain of one image. Where it has no operation in a step, its programs end at once. What has to be exact is
+float64, or float32 without division, which Triton rounds otherwise.
 """
 
 import triton
 import triton.language as tl
 
+from lightning_augmix.kernels.affine import LARGEST_ANGLE
 from lightning_augmix.operations import OPERATIONS
 
-__all__ = ["CODES", "WITH_TABLES", "count", "fill_tables", "mix", "operate"]
+__all__ = ["mix", "operate", "tabulate"]
 
-CODES = {name: code for code, name in enumerate(OPERATIONS)}
-#: Operations that need a table of the image before.
-WITH_TABLES = {CODES[name] for name in ("autocontrast", "equalize", "contrast")}
-
+_CODES = {name: code for code, name in enumerate(OPERATIONS)}
 _AUTOCONTRAST, _EQUALIZE, _POSTERIZE, _SOLARIZE = (
-    tl.constexpr(CODES[name]) for name in ("autocontrast", "equalize", "posterize", "solarize")
+    tl.constexpr(_CODES[name]) for name in ("autocontrast", "equalize", "posterize", "solarize")
 )
-_ROTATE, _TRANSLATE_Y = tl.constexpr(CODES["rotate"]), tl.constexpr(CODES["translate_y"])
+_ROTATE, _SHEAR_X, _SHEAR_Y = (tl.constexpr(_CODES[name]) for name in ("rotate", "shear_x", "shear_y"))
+_TRANSLATE_X, _TRANSLATE_Y = tl.constexpr(_CODES["translate_x"]), tl.constexpr(_CODES["translate_y"])
 _COLOR, _CONTRAST, _BRIGHTNESS, _SHARPNESS = (
-    tl.constexpr(CODES[name]) for name in ("color", "contrast", "brightness", "sharpness")
+    tl.constexpr(_CODES[name]) for name in ("color", "contrast", "brightness", "sharpness")
 )
+# The four original enhancements are the four enhancements again, in the same order.
+_FIRST_ORIGINAL = tl.constexpr(_CODES["color_original"])
+_LARGEST_ANGLE = tl.constexpr(LARGEST_ANGLE)
+
+
+@triton.jit
+def _code(operations, place):
+    code = tl.load(operations + place).to(tl.int32)
+    return tl.where(code < _FIRST_ORIGINAL, code, code - _FIRST_ORIGINAL + _COLOR)
 
 
 @triton.jit
@@ -31,57 +39,51 @@ def _luma(red, green, blue):
 
 
 @triton.jit
-def _gray(plane, offsets, mask, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    red = tl.load(plane + offsets, mask=mask, other=0).to(tl.int32)
+def _gray(image, offsets, mask, pixels, CHANNELS: tl.constexpr):
+    red = tl.load(image + offsets, mask=mask, other=0).to(tl.int32)
     if CHANNELS == 1:
         return red
-    green = tl.load(plane + PIXELS + offsets, mask=mask, other=0).to(tl.int32)
-    blue = tl.load(plane + 2 * PIXELS + offsets, mask=mask, other=0).to(tl.int32)
+    green = tl.load(image + pixels + offsets, mask=mask, other=0).to(tl.int32)
+    blue = tl.load(image + 2 * pixels + offsets, mask=mask, other=0).to(tl.int32)
     return _luma(red, green, blue)
 
 
 @triton.jit
-def count(source, lines, counts, per_row, PIXELS: tl.constexpr, CHANNELS: tl.constexpr, TILE: tl.constexpr):
-    """Counts the levels of a channel, or for contrast those of the gray image, in channel 0."""
-    line, channel = lines + tl.program_id(0) * 9, tl.program_id(1)
-    row, code, table = tl.load(line).to(tl.int64), tl.load(line + 1).to(tl.int32), tl.load(line + 2).to(tl.int64)
-    image = source + (row // per_row) * CHANNELS * PIXELS
-    offsets = tl.program_id(2) * TILE + tl.arange(0, TILE)
-    mask = offsets < PIXELS
-    if code == _CONTRAST:
-        levels = _gray(image, offsets, mask, PIXELS, CHANNELS)
-    else:
-        levels = tl.load(image + channel * PIXELS + offsets, mask=mask, other=0).to(tl.int32)
-    every = tl.arange(0, 256)
-    found = tl.histogram(levels, 256)
-    found -= tl.where(every == 0, TILE - tl.sum(mask.to(tl.int32)), 0)  # what lies beyond the image counts as 0
-    target = counts + (table * CHANNELS + channel) * 256 + every
-    tl.atomic_add(target, found, mask=found > 0)
-
-
-@triton.jit
-def fill_tables(lines, counts, tables, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Makes tables of counts: new levels, or for contrast the mean in every entry."""
-    line, channel = lines + tl.program_id(0) * 9, tl.program_id(1)
-    code, table = tl.load(line + 1).to(tl.int32), tl.load(line + 2).to(tl.int64)
-    every = tl.arange(0, 256)
-    place = (table * CHANNELS + channel) * 256 + every
-    found = tl.load(counts + place)
-    highest = tl.max(tl.where(found > 0, every, 0))
-    if code == _AUTOCONTRAST:
-        lowest = tl.min(tl.where(found > 0, every, 255))
-        scale = 255.0 / tl.maximum(highest - lowest, 1).to(tl.float64)
-        stretched = every.to(tl.float64) * scale + (-lowest).to(tl.float64) * scale
-        new = tl.where(highest > lowest, tl.minimum(tl.maximum(stretched, 0.0), 255.0).to(tl.int32), every)
-    elif code == _EQUALIZE:
-        step = (PIXELS - tl.sum(tl.where(every == highest, found, 0))) // 255
-        before = tl.cumsum(found) - found
-        equalized = tl.minimum((step // 2 + before) // tl.maximum(step, 1), 255)
-        new = tl.where(step > 0, equalized, every)
-    else:
-        mean = tl.sum(every.to(tl.int64) * found.to(tl.int64)).to(tl.float64) / PIXELS
-        new = tl.zeros_like(every) + (mean + 0.5).to(tl.int32)
-    tl.store(tables + place, new.to(tl.uint8))
+def tabulate(
+    source, operations, tables, step, depth, rows_per_image, pixels, CHANNELS: tl.constexpr, TILE: tl.constexpr
+):
+    """Makes the tables of the operations that look at the whole image: new levels, or for contrast the mean."""
+    row, channel = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    code = _code(operations, row * depth + step)
+    if (code == _AUTOCONTRAST) | (code == _EQUALIZE) | (code == _CONTRAST):
+        image = source + (row // rows_per_image) * CHANNELS * pixels
+        every = tl.arange(0, 256)
+        counts = tl.zeros_like(every)
+        for start in range(0, pixels, TILE):
+            offsets = start + tl.arange(0, TILE)
+            mask = offsets < pixels
+            if code == _CONTRAST:
+                levels = _gray(image, offsets, mask, pixels, CHANNELS)
+            else:
+                levels = tl.load(image + channel * pixels + offsets, mask=mask, other=0).to(tl.int32)
+            counts += tl.histogram(levels, 256)
+        beyond = tl.cdiv(pixels, TILE) * TILE - pixels  # which were counted as 0
+        counts -= tl.where(every == 0, beyond, 0)
+        highest = tl.max(tl.where(counts > 0, every, 0))
+        if code == _AUTOCONTRAST:
+            lowest = tl.min(tl.where(counts > 0, every, 255))
+            scale = 255.0 / tl.maximum(highest - lowest, 1).to(tl.float64)
+            stretched = every.to(tl.float64) * scale + (-lowest).to(tl.float64) * scale
+            new = tl.where(highest > lowest, tl.minimum(tl.maximum(stretched, 0.0), 255.0).to(tl.int32), every)
+        elif code == _EQUALIZE:
+            width = (pixels - tl.sum(tl.where(every == highest, counts, 0))) // 255
+            before = tl.cumsum(counts) - counts
+            equalized = tl.minimum((width // 2 + before) // tl.maximum(width, 1), 255)
+            new = tl.where(width > 0, equalized, every)
+        else:
+            mean = tl.sum(every.to(tl.int64) * counts.to(tl.int64)).to(tl.float64) / pixels
+            new = tl.zeros_like(every) + (mean + 0.5).to(tl.int32)
+        tl.store(tables + (row * CHANNELS + channel) * 256 + every, new.to(tl.uint8))
 
 
 @triton.jit
@@ -101,30 +103,42 @@ def _sum_of_row(plane, y, x, mask, width):
 @triton.jit
 def operate(
     source,
-    lines,
+    operations,
+    parameters,
+    rotations,
     tables,
     target,
-    per_row,
+    step,
+    depth,
+    rows_per_image,
     height,
     width,
-    PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """Applies the operation of a row to a tile of its pixels."""
-    line = lines + tl.program_id(0) * 9
-    row, code = tl.load(line).to(tl.int64), tl.load(line + 1).to(tl.int32)
-    image, out = source + (row // per_row) * CHANNELS * PIXELS, target + row * CHANNELS * PIXELS
-    table = tables + tl.load(line + 2).to(tl.int64) * CHANNELS * 256
-    parameter = tl.load(line + 3)
+    row = tl.program_id(0).to(tl.int64)
+    code = _code(operations, row * depth + step)
+    parameter = tl.load(parameters + row * depth + step)
     factor = parameter.to(tl.float32)
+    pixels = height * width
+    image, out = source + (row // rows_per_image) * CHANNELS * pixels, target + row * CHANNELS * pixels
+    table = tables + row * CHANNELS * 256
     offsets = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    mask = offsets < PIXELS
+    mask = (offsets < pixels) & (code >= 0)
     x, y = offsets % width, offsets // width
-    if code >= _ROTATE and code <= _TRANSLATE_Y:
+    if (code >= _ROTATE) & (code <= _TRANSLATE_Y):
+        # The rotation by 0 degrees is the identity.
+        degrees = tl.where(code == _ROTATE, parameter, 0.0).to(tl.int32)
+        matrix = rotations + (degrees + _LARGEST_ANGLE) * 6
+        shift = tl.where(code == _ROTATE, 0.0, parameter)
         x_centre, y_centre = x.to(tl.float64) + 0.5, y.to(tl.float64) + 0.5
-        across = (tl.load(line + 3) * x_centre + tl.load(line + 4) * y_centre) + tl.load(line + 5)
-        down = (tl.load(line + 6) * x_centre + tl.load(line + 7) * y_centre) + tl.load(line + 8)
+        a, b = tl.load(matrix), tl.load(matrix + 1) + tl.where(code == _SHEAR_X, shift, 0.0)
+        c = tl.load(matrix + 2) + tl.where(code == _TRANSLATE_X, shift, 0.0)
+        across = (a * x_centre + b * y_centre) + c
+        a, b = tl.load(matrix + 3) + tl.where(code == _SHEAR_Y, shift, 0.0), tl.load(matrix + 4)
+        c = tl.load(matrix + 5) + tl.where(code == _TRANSLATE_Y, shift, 0.0)
+        down = (a * x_centre + b * y_centre) + c
         is_inside = (across >= 0) & (across < width) & (down >= 0) & (down < height) & mask
         across, down = across - 0.5, down - 0.5
         left, top = tl.floor(across), tl.floor(down)
@@ -133,23 +147,23 @@ def operate(
         right, bottom = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1)
         left, top = tl.maximum(left, 0), tl.maximum(top, 0)
         for channel in tl.static_range(CHANNELS):
-            plane = image + channel * PIXELS
+            plane = image + channel * pixels
             p = tl.load(plane + top * width + left, mask=is_inside, other=0).to(tl.float64)
             q = tl.load(plane + top * width + right, mask=is_inside, other=0).to(tl.float64)
             r = tl.load(plane + bottom * width + left, mask=is_inside, other=0).to(tl.float64)
             s = tl.load(plane + bottom * width + right, mask=is_inside, other=0).to(tl.float64)
             upper, lower = p + (q - p) * across, r + (s - r) * across
             new = (upper + (lower - upper) * down).to(tl.int32)
-            tl.store(out + channel * PIXELS + offsets, new.to(tl.uint8), mask=mask)
+            tl.store(out + channel * pixels + offsets, new.to(tl.uint8), mask=mask)
     elif code == _COLOR:
-        gray = _gray(image, offsets, mask, PIXELS, CHANNELS)
+        gray = _gray(image, offsets, mask, pixels, CHANNELS)
         for channel in tl.static_range(CHANNELS):
-            levels = tl.load(image + channel * PIXELS + offsets, mask=mask, other=0).to(tl.int32)
-            tl.store(out + channel * PIXELS + offsets, _blended(gray, levels, factor).to(tl.uint8), mask=mask)
+            levels = tl.load(image + channel * pixels + offsets, mask=mask, other=0).to(tl.int32)
+            tl.store(out + channel * pixels + offsets, _blended(gray, levels, factor).to(tl.uint8), mask=mask)
     else:
         is_border = (x == 0) | (y == 0) | (x == width - 1) | (y == height - 1)
         for channel in tl.static_range(CHANNELS):
-            plane = image + channel * PIXELS
+            plane = image + channel * pixels
             levels = tl.load(plane + offsets, mask=mask, other=0).to(tl.int32)
             if code == _POSTERIZE:
                 shift = 8 - parameter.to(tl.int32)
@@ -170,28 +184,53 @@ def operate(
                 new = _blended(smooth, levels, factor)
             else:
                 new = tl.load(table + channel * 256 + levels, mask=mask, other=0).to(tl.int32)
-            tl.store(out + channel * PIXELS + offsets, new.to(tl.uint8), mask=mask)
+            tl.store(out + channel * pixels + offsets, new.to(tl.uint8), mask=mask)
 
 
 @triton.jit
-def mix(images, states, lengths, weights, out, number, chains, size, TILE: tl.constexpr):
-    """Computes what ``pillow_engine.mix`` does, in its order."""
-    image = tl.program_id(0).to(tl.int64)
+def mix(
+    images,
+    states,
+    operations,
+    weights,
+    table,
+    out,
+    chains,
+    depth,
+    height,
+    width,
+    image_stride,
+    channel_stride,
+    row_stride,
+    column_stride,
+    CHANNELS: tl.constexpr,
+    HAS_TABLE: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """Computes what ``pillow_engine.mix`` does, in its order, and then what a table makes of each level."""
+    image, channel = tl.program_id(0).to(tl.int64) // CHANNELS, tl.program_id(0) % CHANNELS
+    pixels = height * width
     offsets = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    mask = offsets < size
-    levels = tl.load(images + image * size + offsets, mask=mask, other=0).to(tl.float32)
+    mask = offsets < pixels
+    levels = tl.load(images + (image * CHANNELS + channel) * pixels + offsets, mask=mask, other=0).to(tl.float32)
     mixed = tl.zeros_like(levels)
+    rows = (tl.num_programs(0) // CHANNELS).to(tl.int64) * chains
     for chain in range(chains):
         row = image * chains + chain
-        length = tl.load(lengths + row)
-        if length == 0:
-            end = levels
-        else:
-            buffer = ((length - 1) % 2).to(tl.int64) * number * chains
-            end = tl.load(states + (buffer + row) * size + offsets, mask=mask, other=0).to(tl.float32)
-        mixed += tl.load(weights + image * (1 + chains) + chain + 1) * end
+        length = 0
+        for step in range(depth):
+            length += (tl.load(operations + row * depth + step) >= 0).to(tl.int32)
+        buffer = states + ((length + 1) % 2) * rows * CHANNELS * pixels  # written to in the last step
+        place = (row * CHANNELS + channel) * pixels + offsets
+        end = tl.load(buffer + place, mask=mask & (length > 0), other=0).to(tl.float32)
+        mixed += tl.load(weights + image * (1 + chains) + chain + 1) * tl.where(length > 0, end, levels)
     mixing_weight = tl.load(weights + image * (1 + chains))
     mixed = mixed * mixing_weight + (1.0 - mixing_weight) * levels
     # Adding and subtracting 1.5 · 2²³ rounds to the nearest integer, ties to even.
-    rounded = (tl.minimum(mixed, 255.0) + 12582912.0) - 12582912.0
-    tl.store(out + image * size + offsets, rounded.to(tl.int32).to(tl.uint8), mask=mask)
+    new = ((tl.minimum(mixed, 255.0) + 12582912.0) - 12582912.0).to(tl.int32)
+    place = image * image_stride + channel * channel_stride
+    place += (offsets // width) * row_stride + (offsets % width) * column_stride
+    if HAS_TABLE:
+        tl.store(out + place, tl.load(table + channel * 256 + new, mask=mask, other=0), mask=mask)
+    else:
+        tl.store(out + place, new.to(tl.uint8), mask=mask)

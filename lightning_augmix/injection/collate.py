@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 from torch.utils import _pytree as pytree
 from torch.utils.data import default_collate
@@ -19,7 +17,7 @@ from torch.utils.data._utils.collate import collate, default_collate_fn_map
 from lightning_augmix._errors import OnUnsupported, refuse
 from lightning_augmix._images import may_be_image
 from lightning_augmix._randomness import replays
-from lightning_augmix._views import Views, differ, entries_of_views, leaves_and_structure
+from lightning_augmix._views import Views, differ, entries_of_views, inverted, leaves_and_structure
 
 __all__ = ["CollateViews"]
 
@@ -232,12 +230,8 @@ def _differ(first: Any, second: Any) -> bool:
 
 def _altered(views: Views) -> Any:
     """Another image in place of the views of one, the negative: a shift or a factor is what a function may remove."""
-    image = views.images[0]
-    if isinstance(image, PIL.Image.Image):
-        return PIL.ImageOps.invert(image)
-    if isinstance(image, torch.Tensor | np.ndarray):
-        return (255 if image.dtype in (torch.uint8, np.uint8) else 1) - image
-    return views.images[-1]
+    negative = inverted(views.images[0])
+    return views.images[-1] if negative is None else negative
 
 
 def _concatenated(parts: list[Any], count: int | None) -> Any:

@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, IterableDataset
@@ -240,7 +239,9 @@ class Session:
         if self._callback.on != "device":
             return
         for owner in (pl_module, getattr(self.trainer, "datamodule", None)):
-            if owner is not None and is_overridden("on_before_batch_transfer", owner):
+            # By name, because the module may be of the other package of Lightning.
+            hook = getattr(owner, "on_before_batch_transfer", None)
+            if hook is not None and getattr(hook, "__qualname__", "") != "DataHooks.on_before_batch_transfer":
                 raise PlacementError(
                     f'{type(owner).__name__} has an `on_before_batch_transfer`, which `on="device"` would show images '
                     'that are not augmented yet: use `on_after_batch_transfer`, or on="workers".'

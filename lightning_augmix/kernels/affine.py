@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from lightning_augmix.kernels.fractions import UNCERTAIN, between, between_each, sixteenth_bits
 from lightning_augmix.kernels.jit import compiled
 
-__all__ = ["rotate", "rotation", "shear_x", "shear_y", "translate"]
+__all__ = ["LARGEST_ANGLE", "rotate", "rotation", "shear_x", "shear_y", "translate"]
 
 _u8, _i16, _i32, _u32, _u64, _f32, _f64 = np.uint8, np.int16, np.int32, np.uint32, np.uint64, np.float32, np.float64
 
-_LARGEST_ANGLE = 30
+LARGEST_ANGLE = 30  # degrees
 
 
 def rotation(degrees: float) -> tuple[float, float]:
@@ -31,7 +31,7 @@ def rotation(degrees: float) -> tuple[float, float]:
     return round(math.cos(angle), 15), round(math.sin(angle), 15)
 
 
-_ROTATIONS = np.array([rotation(angle) for angle in range(-_LARGEST_ANGLE, _LARGEST_ANGLE + 1)])
+_ROTATIONS = np.array([rotation(angle) for angle in range(-LARGEST_ANGLE, LARGEST_ANGLE + 1)])
 _MARGIN = 1 << 10  # 255 times an error of 4 / 2³²: enough for sides up to 2²² pixels
 
 
@@ -325,7 +325,7 @@ def _columns_inside(matrix: tuple[float, float, float, float], width: int, heigh
 def rotate(image: NDArray[np.uint32], width: int, degrees: int, out: NDArray[np.uint32]) -> None:
     """Rotates around the centre, counterclockwise, by whole degrees other than 0."""
     height = image.size // width
-    cosine, sine = _ROTATIONS[degrees + _LARGEST_ANGLE, 0], _ROTATIONS[degrees + _LARGEST_ANGLE, 1]
+    cosine, sine = _ROTATIONS[degrees + LARGEST_ANGLE, 0], _ROTATIONS[degrees + LARGEST_ANGLE, 1]
     offset_x = (cosine * (-width / 2) + sine * (-height / 2)) + width / 2
     offset_y = (-sine * (-width / 2) + cosine * (-height / 2)) + height / 2
     matrix = (cosine, sine, offset_x, offset_y)

@@ -1,10 +1,12 @@
 import json
 
 import pytest
+import torch
 from PIL import Image
 
 from commands_fixture import fixture_of
-from lightning_augmix.commands import bench, benchmark
+from lightning_augmix.commands import bench, benchmark, device_benchmark
+from lightning_augmix.engines import torch_engine
 from lightning_augmix.operations import OPERATIONS
 from toy import dim_image
 
@@ -30,12 +32,40 @@ def test_it_prints_tables_and_a_sentence_and_writes_figures_and_a_chart(workers,
     ):
         assert words in printed
     (folder,) = tmp_path.glob("outputs/*/*")
-    times = json.loads((folder / "bench.json").read_text())["milliseconds"]
+    found = json.loads((folder / "bench.json").read_text())
+    times = found["milliseconds"]
+    assert found["machine"]["torch"].startswith(torch.__version__.partition("+")[0])
     assert times.keys() == {"12×12", "16×16", "operations", "JPEG loader, 224×224", "JPEG loader, 32×32"}
     assert times["operations"].keys() == {f"{name}, {engine}" for name in OPERATIONS for engine in ("numba", "pillow")}
     assert all(value > 0 for part in times.values() for value in part.values())
     with Image.open(folder / "bench.png") as chart:
         assert chart.width > chart.height > 100
+
+
+def test_on_a_device_it_compares_bytes_and_times_batches_steps_and_loaders(command, tmp_path):
+    printed = " ".join(command("device=cpu", "sizes=[16,224]", "seconds=0.01").split())
+    for words in (
+        "AugMix, 16×16, batches of 256",
+        "torchvision v2, one plan a batch",
+        "0 bytes differ from the reference's. torch augments",
+        "A training step takes",
+        "for the device",
+    ):
+        assert words in printed
+    (folder,) = tmp_path.glob("outputs/*/*")
+    found = json.loads((folder / "bench.json").read_text())
+    assert found["different_bytes"] == {"torch": 0, "numba": 0}
+    assert found["copied_bytes_per_second"] > 1e8
+    # Two operations in each of three chains, on average, each read and written.
+    assert 13 < found["bytes_per_image_224"] / (3 * 224**2) < 22
+    assert {"with AugMix", "without AugMix"} == found["milliseconds"]["Training step, ResNet-50, bf16"].keys()
+
+
+def test_an_engine_with_other_bytes_is_found(monkeypatch):
+    monkeypatch.setattr(torch_engine, "_mixed", lambda images, chains, weights: images)
+    differ = device_benchmark.different_bytes(torch.device("cpu"))
+    assert differ["torch"] > 0
+    assert differ["numba"] == 0
 
 
 @pytest.mark.parametrize(
@@ -49,6 +79,8 @@ def test_it_prints_tables_and_a_sentence_and_writes_figures_and_a_chart(workers,
         ("seconds=inf", "`seconds` to be a real number above 0; got inf"),
         ("seconds=0", "`seconds` to be a real number above 0; got 0"),
         ("images_per_second=many", "`images_per_second` to be a real number above 0; got 'many'"),
+        ("device=gpu", "`device` to be cpu, cuda or null; got 'gpu'"),
+        *([] if torch.cuda.is_available() else [("device=cuda", "where torch finds no CUDA device; got 'cuda'")]),
         ("folder=nowhere", "Expected `folder` to be a folder with images, or none; got 'nowhere'"),
         ("second=1", "Key 'second' is not in struct"),
     ],

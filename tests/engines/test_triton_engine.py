@@ -1,6 +1,7 @@
 """Triton's kernels give the bytes of the reference: in its interpreter, and on a CUDA device where there is one."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,15 @@ import torch
 pytest.importorskip("triton")
 
 from lightning_augmix import apply_plan, sample_plan
-from lightning_augmix.engines import select_engine, torch_engine
+from lightning_augmix.engines import select_engine, torch_engine, triton_kernels
+
+KERNELS_ARE_COMPILED = os.environ.get("TRITON_INTERPRET") != "1"
 
 PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
+import torch
 from engine_contract import random_image
 from lightning_augmix import sample_plan
 from lightning_augmix.engines import pillow_engine, select_engine
@@ -39,10 +43,28 @@ for key in range(int(sys.argv[2])):
         augmentation_set=str(rng.choice(["all", "safe", "original", "photometric"])),
     )
     names |= {name for one in plan for chain in one.chains for name, _ in chain}
-    np.testing.assert_array_equal(engine.apply(images, plan), pillow_engine.apply(images, plan))
+    expected = pillow_engine.apply(images, plan)
+    np.testing.assert_array_equal(engine.apply(images, plan), expected)
+    if key % 5 == 0:
+        planes = torch.from_numpy(images.reshape(*images.shape[:3], -1)).permute(0, 3, 1, 2)  # channels last
+        levels = torch.from_numpy(expected.reshape(planes.permute(0, 2, 3, 1).shape)).permute(0, 3, 1, 2)
+        for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.int64):
+            table = (torch.randn(planes.shape[1], 256) * 100).to(dtype)
+            found = engine.apply(planes, plan, table)
+            assert found.stride() == planes.stride()
+            assert torch.equal(found, torch.stack([table[c][levels[:, c].int()] for c in range(len(table))], 1))
 assert names == set(OPERATIONS)
 assert engine.apply(np.zeros((0, 4, 5, 3), np.uint8), sample_plan(np.zeros(0, np.uint64), (4, 5))).shape == (0, 4, 5, 3)
-print("equal")
+
+engine.check(torch.device("cpu"))
+applied = engine._applied
+engine._applied = lambda *inputs: applied(*inputs) ^ (torch.arange(35) == 34)
+engine.check.cache_clear()
+try:
+    select_engine("triton")
+except RuntimeError as error:
+    assert "other bytes than the reference on cpu (2.86% of them): use engine='torch'" in str(error)
+    print("equal")
 """
 
 
@@ -55,8 +77,46 @@ def test_interpreted_kernels_give_the_bytes_of_the_reference(number):
     assert result.stdout.split()[-1] == "equal"
 
 
+@pytest.mark.skipif(not KERNELS_ARE_COMPILED, reason="interpreted")
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("kernel", "types", "constants"),
+    [
+        ("tabulate", {"source": "*u8", "operations": "*i8", "tables": "*u8"}, {"TILE": 4096}),
+        (
+            "operate",
+            {"parameters": "*fp64", "rotations": "*fp64"}
+            | dict.fromkeys(("source", "tables", "target"), "*u8")
+            | {"operations": "*i8"},
+            {"TILE": 1024},
+        ),
+        *(
+            (
+                "mix",
+                dict.fromkeys(("images", "states"), "*u8")
+                | {"operations": "*i8", "weights": "*fp32", "table": kind, "out": kind},
+                {"TILE": 1024, "HAS_TABLE": kind != "*u8"},
+            )
+            for kind in ("*u8", "*fp32", "*fp16", "*bf16")
+        ),
+    ],
+)
+def test_kernels_compile_for_a_gpu_and_round_as_the_reference(kernel, types, constants, channels):
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    function = getattr(triton_kernels, kernel)
+    names, constants = function.arg_names, {"CHANNELS": channels, **constants}
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
+    source = ASTSource(function, signature, {(names.index(name),): value for name, value in constants.items()})
+    code = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False}).asm["ptx"]
+    assert "fma." not in code  # rounds once
+    assert not re.search(r"div\.(full|approx)|rcp\.approx|\.ftz", code)
+
+
 def test_without_a_cuda_device_torch_takes_its_place():
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if not KERNELS_ARE_COMPILED:
         pytest.skip("interpreted")
     assert select_engine("triton") is torch_engine
     assert select_engine("triton", torch.device("cpu")) is torch_engine

@@ -36,6 +36,8 @@ from toy import (
     trainer,
 )
 
+pytestmark = pytest.mark.usefixtures("on")
+
 STAGES = ("train", "val", "test", "predict")
 #: (workers, persistent)
 WORKERS = [(0, False), pytest.param(2, False, marks=pytest.mark.slow), pytest.param(2, True, marks=pytest.mark.slow)]
@@ -132,6 +134,7 @@ def test_the_users_combined_loader_has_its_loaders_back_after_the_fit(tmp_path):
     assert combined.flattened[0] is original
 
 
+@pytest.mark.refused_on_device
 def test_a_combined_loader_that_the_user_keeps_is_augmented_once_with_every_reload(tmp_path):
     class Kept(Several):
         def __init__(self):
@@ -179,6 +182,7 @@ def test_an_iterable_that_is_no_loader_is_left_out_with_a_warning(tmp_path):
     assert module.fraction("train") == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("on", ["workers"], indirect=True)
 def test_an_iterable_that_is_no_loader_with_the_transform_put_in_by_hand(tmp_path):
     class Pipeline:
         def __init__(self, transform):
@@ -315,6 +319,7 @@ class Fetching(Recorder):
         return self.layer(batch[0].new_ones(1, 1)).sum()
 
 
+@pytest.mark.parametrize("on", ["workers"], indirect=True)
 @pytest.mark.parametrize("batch_size", [3, 6])
 @pytest.mark.filterwarnings("ignore:.*dataloader_iter")
 def test_steps_that_fetch_their_batches(batch_size, tmp_path):
@@ -520,6 +525,7 @@ def test_a_loader_that_keeps_its_batches_is_an_error_in_the_third_epoch_at_the_l
     assert len(module.fraction("train")) <= 2
 
 
+@pytest.mark.parametrize("on", ["workers"], indirect=True)
 @pytest.mark.filterwarnings("ignore:Training goes on without AugMix")
 def test_what_cannot_be_augmented_is_left_out_with_a_warning(tmp_path):
     for data in (Closure(to_tensor()), Plain(lambda img, index: (to_tensor()(img), index))):
@@ -544,6 +550,7 @@ class Overshooting(Dataset):
         return 8
 
 
+@pytest.mark.parametrize("on", ["workers"], indirect=True)
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("inserted", [True, False])
 def test_an_image_in_mid_fit_that_augmix_does_not_take_ends_the_fit_or_stays_clean(inserted, workers, tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 from collections import namedtuple
+from functools import partial
 
 import lightning.pytorch as pl
 import pytest
@@ -187,12 +188,76 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_does(tmp_path):
     assert images(3, tmp_path / "1.ckpt") == {key: image for key, image in whole.items() if key[0] > 0}
 
 
+def as_dict(samples):
+    images, labels = zip(*samples, strict=True)
+    return {"pixel_values": torch.stack(images), "labels": list(labels), "draws": torch.rand(2)}
+
+
+def in_place(samples):
+    images = [image.add_(0) for image, _ in samples]
+    return Pair(torch.stack(images), torch.tensor([label for _, label in samples]))
+
+
+def twice(samples):
+    images, labels = default_collate(samples)
+    return {"views": [images, images], "labels": labels}
+
+
+@pytest.mark.parametrize("views", [0, 1])
+@pytest.mark.parametrize("function", [as_dict, in_place, twice])
+def test_a_collate_function_that_stacks(function, views, tmp_path):
+    assert_as_in_workers(lambda: loader(Dim(NORMALIZED, 8), collate_fn=function), tmp_path, views=views)
+
+
+def test_a_collate_function_that_drops_what_the_dataset_does_not_have(tmp_path):
+    class Missing(Dim):
+        def __getitem__(self, index):
+            return None if index % 3 == 0 else super().__getitem__(index)
+
+    def kept(samples):
+        return default_collate([sample for sample in samples if sample is not None])
+
+    assert_as_in_workers(lambda: loader(Missing(NORMALIZED, 8), collate_fn=kept), tmp_path)
+
+
 # ---- Refusals ---------------------------------------------------------------------------------------------------
 
 
 def mixed_up(samples):
     images, labels = default_collate(samples)
     return 0.5 * images + 0.5 * images.flip(0), labels
+
+
+def sometimes_mixed(samples):
+    images, labels = default_collate(samples)
+    return (images if labels[0] == 0 else images.flip(0)), labels
+
+
+def shuffled(samples):
+    return default_collate([samples[index] for index in torch.randperm(len(samples)).tolist()])
+
+
+def scaled(samples):
+    images, labels = default_collate(samples)
+    return images.float() / 2, labels
+
+
+def labelled_by_pixels(samples):
+    images, labels = default_collate(samples)
+    return images, labels + (images.float().mean((1, 2, 3)) > 127)
+
+
+def dropping(samples):
+    return default_collate(samples[1:])
+
+
+def listed(samples):
+    return [image for image, _ in samples], [label for _, label in samples]
+
+
+def failing(samples):
+    assert samples[0][0].float().mean() < 127
+    return default_collate(samples)
 
 
 class LooksBefore(Batches):
@@ -229,11 +294,14 @@ def two_conversions():
 
 REFUSED = {
     "a random step": (lambda: loader(erasing()), Batches, r"RandomErasing.* comes after AugMix.*put it before them"),
-    "another collate function": (
-        lambda: loader(Dim(to_tensor()), collate_fn=mixed_up),
-        Batches,
-        r"its own \(mixed_up\)",
-    ),
+    **{
+        f"the collate function {function.__name__}": (
+            partial(loader, Dim(to_tensor()), collate_fn=function),
+            Batches,
+            rf"collate function \({function.__name__}\) does more with them than to stack them",
+        )
+        for function in (mixed_up, sometimes_mixed, shuffled, scaled, labelled_by_pixels, dropping, listed, failing)
+    },
     "no batches": (lambda: DataLoader(Dim(to_tensor()), batch_size=None), Batches, "makes no batches"),
     "a hook before": (lambda: loader(Dim(to_tensor())), LooksBefore, "LooksBefore has an `on_before_batch_transfer`"),
     "dataloader_iter": (lambda: loader(Dim(to_tensor())), Iterates, "takes a `dataloader_iter`"),

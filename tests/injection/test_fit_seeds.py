@@ -8,6 +8,8 @@ from torch.utils.data import Subset
 from lightning_augmix import AugMixCallback
 from toy import Data, Dim, Recorder, Scheduled, loader, to_tensor, trainer
 
+pytestmark = pytest.mark.usefixtures("on")
+
 
 def seeded_images(root, epochs=3, settings=None, seed=1, **kwargs):
     """Digests of the training images by (epoch, index), with a loader order that differs from run to run."""

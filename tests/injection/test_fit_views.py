@@ -29,8 +29,12 @@ RANDOM = transforms.Compose(
     [transforms.RandomCrop(8), transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.RandomErasing()]
 )
 
+pytestmark = pytest.mark.usefixtures("on")
 
-@pytest.mark.parametrize("pipeline", [to_tensor(), RANDOM], ids=["plain", "random"])
+
+@pytest.mark.parametrize(
+    "pipeline", [to_tensor(), pytest.param(RANDOM, marks=pytest.mark.refused_on_device)], ids=["plain", "random"]
+)
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_clean_images_are_those_of_a_fit_without_the_callback(workers, pipeline, tmp_path):
     def make():
@@ -86,7 +90,10 @@ def pairs(batch):
             ),
             None,
         ),
-        (lambda: DataLoader(TensorDataset(torch.rand(8, 3, 5, 7), torch.arange(8)), 4), 0),
+        pytest.param(
+            *(lambda: DataLoader(TensorDataset(torch.rand(8, 3, 5, 7), torch.arange(8)), 4), 0),
+            marks=pytest.mark.refused_on_device,
+        ),
         (lambda: [loader(Dim(to_tensor(), 8)), loader(Dim(to_tensor(), 8))], None),
     ],
     ids=["dictionary", "samples", "image_key", "two loaders"],
@@ -128,7 +135,12 @@ class Wrapper(torch.utils.data.Dataset):
 
 
 @pytest.mark.parametrize(
-    "transform", [transforms.Normalize(0.5, 0.5), v2.Normalize([0.5], [0.5]), v2.Compose([v2.RandomErasing(1.0)])]
+    "transform",
+    [
+        transforms.Normalize(0.5, 0.5),
+        v2.Normalize([0.5], [0.5]),
+        pytest.param(v2.Compose([v2.RandomErasing(1.0)]), marks=pytest.mark.refused_on_device),
+    ],
 )
 def test_wrappers_with_a_transform_of_their_own(transform, tmp_path):
     def make():
@@ -160,6 +172,7 @@ class Hidden:
         self.image = image
 
 
+@pytest.mark.parametrize("on", ["workers"], indirect=True)
 @pytest.mark.parametrize(
     ("dataset", "kind", "message"),
     [
@@ -280,6 +293,7 @@ def test_the_consistency_loss_without_views_is_an_error(tmp_path, caplog):
     assert HINT not in caplog.text
 
 
+@pytest.mark.parametrize("on", ["workers"], indirect=True)
 def test_mixup_in_the_collate_function_mixes_the_views_of_a_sample_alike(tmp_path):
     mixup = v2.MixUp(num_classes=4, alpha=1.0)
     callback = AugMixCallback(severity=0, augmentation_set=["rotate"], views=2)  # turns by nothing: views are clean

@@ -22,6 +22,7 @@ from lightning_augmix._errors import PlacementError
 from toy import CERTAIN, Dim, Recorder, Recording, dim_image, is_augmented, loader, to_tensor, trainer
 
 pytestmark = [
+    pytest.mark.usefixtures("on"),
     pytest.mark.filterwarnings(
         "ignore::pytest.PytestUnraisableExceptionWarning"
     ),  # files that webdataset and timm open
@@ -72,6 +73,7 @@ def normalized(rows):
     return {"image": [to_tensor()(img) for img in rows["image"]]}
 
 
+@pytest.mark.refused_on_device
 @pytest.mark.parametrize("workers", WORKERS)
 def test_hugging_face(workers, hugging_face, tmp_path):
     with_seed = {"seed": 1}
@@ -102,6 +104,7 @@ def with_tensor(row):
     return {"image": to_tensor()(row["image"])}
 
 
+@pytest.mark.parametrize("on", ["workers"], indirect=True)
 def test_hugging_face_with_the_callbacks_transform_put_in_by_hand(hugging_face, tmp_path):
     callback = AugMixCallback(**CERTAIN, inject=False, seed=1)
     pipeline = v1.Compose([callback.transform, v1.ToTensor(), v1.Normalize((0.0,) * 3, (1.0,) * 3)])
@@ -140,6 +143,7 @@ def web(shard):
     return webdataset.WebDataset(shard, shardshuffle=False).decode("pil").to_tuple("png", "cls")
 
 
+@pytest.mark.refused_on_device
 @pytest.mark.parametrize("workers", WORKERS)
 def test_webdataset(workers, shard, tmp_path):
     settings = {"num_workers": min(workers, 1)}  # of one shard
@@ -160,6 +164,7 @@ def test_webdataset_in_spawned_workers(shard, tmp_path):
     check_fit(tmp_path, web(shard).map_tuple(v1.PILToTensor(), int), settings, image=0, epochs=1)
 
 
+@pytest.mark.parametrize("on", ["workers"], indirect=True)
 def test_webdataset_with_stages_that_hide_the_image_is_refused(shard, tmp_path):
     for data in (web(shard).map_tuple(v1.ToTensor(), int), web(shard).batched(2)):
         with pytest.raises(PlacementError, match=r"(?s)AugMix was not applied: .*WebDataset"):
@@ -197,6 +202,7 @@ def chunks(tmp_path):
     return folder
 
 
+@pytest.mark.refused_on_device
 @pytest.mark.parametrize("workers", WORKERS)
 def test_litdata(workers, chunks, tmp_path):
     check_fit(tmp_path, litdata.StreamingDataLoader(Streamed(chunks, to_tensor()), batch_size=3, num_workers=workers))
@@ -240,8 +246,11 @@ NO_NORM = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 @pytest.mark.parametrize(
     "settings",
     [
-        {"is_training": False},
-        {"is_training": True, "scale": (0.9, 1.0), "color_jitter": None, "re_prob": 1.0, "re_mode": "const"},
+        pytest.param({"is_training": False}, marks=pytest.mark.refused_on_device),
+        pytest.param(
+            {"is_training": True, "scale": (0.9, 1.0), "color_jitter": None, "re_prob": 1.0, "re_mode": "const"},
+            marks=pytest.mark.refused_on_device,
+        ),
         {"is_training": True, "scale": (0.9, 1.0), "color_jitter": None, "use_prefetcher": True},
     ],
 )
