@@ -114,7 +114,7 @@ class PendingBatch:
         engine: Any = select_engine(self.settings.engine, self.levels.device)
         hyperparameters = self.settings.hyperparameters
         if engine.TAKES_TENSORS:
-            levels = torch.cat([self.levels] * len(self.keys)).contiguous()
+            levels = self.levels.repeat(len(self.keys), 1, 1, 1)
             images = engine.augment(levels, self.keys.reshape(-1), hyperparameters, self.table)
         else:
             augmented = augmented_by_keys(as_pixels(self.levels), self.keys, hyperparameters, engine)

@@ -70,6 +70,8 @@ def bench(cfg: "DictConfig") -> None:
     console.print(f"Results and chart: {folder}", soft_wrap=True)
     if wrong := [name for name, bytes_ in facts.get("different_bytes", {}).items() if bytes_]:
         raise UsageError(f"The bytes of {', '.join(wrong)} are not those of the reference on this device.")
+    if errors := facts.get("errors"):
+        raise UsageError("\n".join(f"{name} does not work on this device: {error}" for name, error in errors.items()))
 
 
 def _parts(cfg: "DictConfig", images: "Sequence[Image]", folder: Path) -> "Mapping[str, Iterator[list[Timing]]]":
@@ -118,6 +120,7 @@ def _facts(cfg: "DictConfig", images: "Sequence[Image]") -> dict[str, Any]:
     levels = on_device.batch_of(images, 256 if device.type == "cuda" else 16, 224, device)
     return {
         "different_bytes": on_device.different_bytes(device),
+        "errors": on_device.engines_and_errors(device)[1],
         "waits": on_device.waits(levels) if device.type == "cuda" else {},
         "copied_bytes_per_second": on_device.copies_per_second(device),
         "bytes_per_image_224": on_device.bytes_moved(levels),
@@ -125,10 +128,10 @@ def _facts(cfg: "DictConfig", images: "Sequence[Image]") -> dict[str, Any]:
 
 
 def _of_device_in_words(facts: dict[str, Any], times: dict[str, dict[str, float]]) -> str:
-    fastest = next(iter(facts["different_bytes"]))
     sentences = [f"{sum(facts['different_bytes'].values())} bytes differ from the reference's."]
     for part, milliseconds in times.items():
         if part.startswith("224×224"):
+            fastest = min(facts["different_bytes"], key=milliseconds.__getitem__)
             rate = 1000 / milliseconds[fastest]
             share = rate * facts["bytes_per_image_224"] / facts["copied_bytes_per_second"]
             sentences.append(

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import PIL
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -81,10 +82,11 @@ def machine(device: str | None) -> dict[str, str]:
     with suppress(OSError):
         if device != "cuda" and (found := re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())):
             name = found[1]
-    packages = ("lightning-augmix", "torch", "torchvision", "triton", "numba", "pillow", "timm", "kornia")
-    with_modules = {package: "PIL" if package == "pillow" else package.replace("-", "_") for package in packages}
-    found_packages = [package for package, module in with_modules.items() if find_spec(module) is not None]
-    return {"device": name} | {package: version(package) for package in found_packages}
+    found_versions = {"device": name, "pillow": PIL.__version__}
+    for package in ("lightning-augmix", "torch", "torchvision", "triton", "numba", "timm", "kornia"):
+        with suppress(PackageNotFoundError):
+            found_versions[package] = version(package)
+    return found_versions
 
 
 def implementations() -> dict[str, Callable[[Image.Image], Any]]:

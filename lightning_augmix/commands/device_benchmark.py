@@ -4,6 +4,8 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -28,6 +30,7 @@ __all__ = [
     "different_bytes",
     "engine_times",
     "engines",
+    "engines_and_errors",
     "step_times",
     "waits",
 ]
@@ -35,14 +38,34 @@ __all__ = [
 _DEFAULTS = validate(3, 3, -1, 1.0, "all")
 
 
-def engines(device: torch.device) -> dict[str, Engine]:
-    """The engines for a device; ``numba`` works on the CPU, and images go there and back.
+@lru_cache
+def engines_and_errors(device: torch.device) -> tuple[dict[str, Engine], dict[str, str]]:
+    """The engines that work on a device, the others' errors; ``numba`` is on the CPU, and images go there and back.
 
     Args:
         device: The device.
     """
-    names = ("triton", "torch", "numba") if device.type == "cuda" and find_spec("triton") else ("torch", "numba")
-    return {name: select_engine(name, device) for name in names}
+    working, errors = dict[str, Engine](), dict[str, str]()
+    for name in ("triton", "torch", "numba") if device.type == "cuda" else ("torch", "numba"):
+        try:
+            if name == "triton":  # whose check `select_engine` makes; here its bytes are counted
+                engine: Any = import_module("lightning_augmix.engines.triton_engine")
+            else:
+                engine = select_engine(name, device)
+            _augmented(engine, torch.zeros(1, 3, 5, 4, dtype=torch.uint8, device=device), _keys(1, 0), _DEFAULTS)
+            working[name] = engine
+        except Exception as error:  # compilers and drivers raise many kinds
+            errors[name] = f"{type(error).__name__}: {error}"
+    return working, errors
+
+
+def engines(device: torch.device) -> dict[str, Engine]:
+    """The engines that work on a device.
+
+    Args:
+        device: The device.
+    """
+    return engines_and_errors(device)[0]
 
 
 def different_bytes(device: torch.device) -> dict[str, int]:
@@ -123,7 +146,9 @@ def engine_times(levels: Tensor, seconds: float) -> Iterator[list[Timing]]:
         from kornia.augmentation.auto import RandAugment
 
         closest = RandAugment(n=2, m=10)
-        contenders["Kornia's RandAugment"] = lambda _: closest(levels.float() / 255).mul_(255).round_().to(torch.uint8)
+        contenders["Kornia's RandAugment, uint8 in and out"] = lambda _: (
+            closest(levels.float() / 255).mul_(255).round_().to(torch.uint8)
+        )
     for timings in side_by_side(contenders, seconds, lambda: _wait(levels.device)):
         yield [Timing(timing.name, timing.milliseconds / number) for timing in timings]
 
@@ -133,7 +158,7 @@ def _keys(number: int, call: int) -> Any:
 
 
 def bytes_moved(levels: Tensor) -> float:
-    """The bytes per image that operations and mixture have to read and write, if nothing is read twice.
+    """The bytes per image that operations and mixture read and write; some operations read the whole image before.
 
     Args:
         levels: uint8 ``[N, 3, H, W]``.
@@ -157,9 +182,10 @@ def copies_per_second(device: torch.device) -> float:
     for _ in range(11):
         _wait(device)
         start = time.perf_counter()
-        target.copy_(source)
+        for _ in range(8):
+            target.copy_(source)
         _wait(device)
-        rates.append(2 * source.numel() / (time.perf_counter() - start))
+        rates.append(8 * 2 * source.numel() / (time.perf_counter() - start))
     return statistics.median(rates)
 
 
@@ -199,9 +225,9 @@ def step_times(levels: Tensor, seconds: float) -> Iterator[list[Timing]]:
     model: Any = torchvision.models.resnet50().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
     labels = torch.arange(number, device=device) % 1000
-    every = torch.arange(256, dtype=torch.float32, device=device) / 255
-    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], device=device)[..., None]
-    table = (every - mean) / std
+    normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.485, 0.456, 0.406], [0.25] * 3)])
+    every = torch.arange(256, dtype=torch.uint8, device=device).repeat(3, 1, 1)
+    table = normalize(every)[:, 0]
     engine = select_engine("auto", device)
 
     def step(images: Tensor) -> None:
@@ -212,7 +238,7 @@ def step_times(levels: Tensor, seconds: float) -> Iterator[list[Timing]]:
         optimizer.step()
 
     contenders: Mapping[str, Callable[[int], Any]] = {
-        "without AugMix": lambda _: step(converted(levels, table)),
+        "without AugMix": lambda _: step(normalize(levels)),
         "with AugMix": lambda call: step(_augmented(engine, levels, _keys(number, call), _DEFAULTS, table)),
     }
     for timings in side_by_side(contenders, seconds, lambda: _wait(device)):

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 """Kernels of the engine ``triton``: each program has one tile of the pixels of one row, and so one operation.
 
-A row is one chain of one image. Where it has no operation in a step, its programs end at once. What has to be exact is
-float64, or float32 without division, which Triton rounds otherwise.
+A row is one chain of one image. Where it has no operation in a step, its programs write nothing. What has to be
+exact is float64, or float32 without division, which Triton rounds otherwise.
 """
 
 import triton

@@ -2,9 +2,11 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from torch.utils import _pytree as pytree
 from torch.utils.data import default_collate
@@ -13,8 +15,9 @@ from torch.utils.data._utils.collate import collate, default_collate_fn_map
 from lightning_augmix._batches import empty_batch
 from lightning_augmix._device import Pending, PendingBatch
 from lightning_augmix._errors import PlacementError
-from lightning_augmix._randomness import RandomStates
+from lightning_augmix._randomness import RandomStates, generators_of
 from lightning_augmix._views import copied, differ, inverted, leaves_and_structure
+from lightning_augmix.engines.torch_engine import converted
 from lightning_augmix.injection.entries import Entry
 
 __all__ = ["CollatePending"]
@@ -23,8 +26,8 @@ __all__ = ["CollatePending"]
 class CollatePending:
     """Collates samples with the user's function, and their images as :class:`PendingBatch`.
 
-    That the function stacks the images, and does nothing else with them, is found by trying: all else it would have to
-    do to augmented ones.
+    That the function stacks the images, and does nothing else with them, is found by trying, with images in 8 bits,
+    their negatives, and converted ones: all else it would have to do to augmented ones.
 
     Args:
         function: The loader's function.
@@ -32,7 +35,7 @@ class CollatePending:
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.collate = function
-        self._places: dict[str, list[set[int]]] = {}  # of each image of a sample, by the structure of the batch
+        self._places: dict[str, list[set[int]]] = {}  # in a batch, of each image of a sample, by the samples' structure
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """Makes a batch.
@@ -45,7 +48,8 @@ class CollatePending:
             PlacementError: If the image of a sample was not left, those of the batch are not alike, or the function
                 does more than to stack them.
         """
-        pending = [_pending_of(sample) for sample in samples if sample is not None]
+        flat = [leaves_and_structure(sample) for sample in samples if sample is not None]
+        pending = [[entry for entry in entries if isinstance(entry, Pending)] for entries, _ in flat]
         if not all(pending):
             raise PlacementError(
                 'With `on="device"`, a sample has lost the image that was left for the batch, because its dataset '
@@ -54,67 +58,98 @@ class CollatePending:
             )
         if self.collate is default_collate:
             return collate(samples, collate_fn_map={**default_collate_fn_map, Pending: _batch})
+        if not pending:
+            return self.collate(samples)
         if len(set(map(len, pending))) != 1:
-            raise self._error()
-        return self._by_the_users_function(samples, [_batch(images) for images in zip(*pending, strict=True)])
-
-    def _by_the_users_function(self, samples: Sequence[Any], batches: list[PendingBatch]) -> Any:
-        states = RandomStates()
-        leaves, structure = leaves_and_structure(self.collate(_with_stand_ins(samples, negative=False)))
-        if repr(structure) not in self._places:
-            after = RandomStates()
-            states.restore()
-            try:
-                others, other_structure = leaves_and_structure(self.collate(_with_stand_ins(samples, negative=True)))
-            except Exception as error:  # whatever the function raises for other images
-                raise self._error() from error
-            after.restore()
-            places = [_places_of(batch.levels, leaves) & _places_of(255 - batch.levels, others) for batch in batches]
-            is_image = set[int]().union(*places)
-            if other_structure != structure or any(
-                place not in is_image and differ(leaf, other)
-                for place, (leaf, other) in enumerate(zip(leaves, others, strict=True))
-            ):
-                raise self._error()
-            self._places[repr(structure)] = places
-        for batch, of_batch in zip(batches, self._places[repr(structure)], strict=True):
-            if not of_batch or not of_batch <= _places_of(batch.levels, leaves):
-                raise self._error()
-            for place in of_batch:
+            raise self._error("gets samples with different numbers of them")
+        batches = [_batch(images) for images in zip(*pending, strict=True)]
+        structure = repr([structure for _, structure in flat])
+        if structure not in self._places:
+            self._places[structure] = self._tried(samples, batches)
+        leaves, of_batch = leaves_and_structure(self.collate(_with_stand_ins(samples, _levels)))
+        for batch, places in zip(batches, self._places[structure], strict=True):
+            if not places <= _places_of(batch.levels, leaves):
+                raise self._error("does not return them stacked, as they were, in every batch")
+            for place in places:
                 leaves[place] = batch
-        return pytree.tree_unflatten(leaves, structure)
+        return pytree.tree_unflatten(leaves, of_batch)
 
-    def _error(self) -> PlacementError:
+    def _tried(self, samples: Sequence[Any], batches: Sequence[PendingBatch]) -> list[set[int]]:
+        """Where the function puts the images, from calls with the same random draws, which are given back."""
+        states = RandomStates(generators_of(self.collate))
+        seen = []
+        for stand_in in (_levels, _negative, _finished):
+            try:
+                seen.append(leaves_and_structure(self.collate(copy.deepcopy(_with_stand_ins(samples, stand_in)))))
+            except Exception as error:  # whatever the function raises for other images
+                words = str(error).partition("\n")[0]
+                raise self._error(f"raises {type(error).__name__} ({words}) for images in 8 bits") from error
+            finally:
+                states.restore()
+        (leaves, structure), (negatives, of_negatives), (finished, of_finished) = seen
+        if not structure == of_negatives == of_finished:
+            raise self._error("returns batches whose structure depends on them")
+        places = [
+            _places_of(batch.levels, leaves)
+            & _places_of(255 - batch.levels, negatives)
+            & _places_of(converted(batch.levels.contiguous(), batch.table), finished)
+            for batch in batches
+        ]
+        if not all(places):
+            raise self._error("does not return them stacked, as they were")
+        others = set(range(len(leaves))).difference(*places)
+        for place in others:
+            if not isinstance(leaves[place], _COMPARABLE):
+                raise self._error(f"returns a {type(leaves[place]).__name__}, which may hold them")
+            if differ(leaves[place], negatives[place]) or differ(leaves[place], finished[place]):
+                raise self._error("returns something else that depends on them")
+        return places
+
+    def _error(self, seen: str) -> PlacementError:
         name = getattr(self.collate, "__qualname__", type(self.collate).__name__)
         return PlacementError(
-            f'`on="device"` augments images after they are collated, and the loader\'s collate function ({name}) does '
-            'more with them than to stack them: use on="workers", or do that in `on_after_batch_transfer`.'
+            f'`on="device"` augments images after they are collated, and the collate function ({name}) {seen}, so that '
+            'it may need them before: use on="workers", or let it stack the images alone.'
         )
 
 
-def _pending_of(sample: Any) -> list[Pending]:
-    return [entry for entry in leaves_and_structure(sample)[0] if isinstance(entry, Pending)]
+_COMPARABLE = (torch.Tensor, np.ndarray, np.generic, PIL.Image.Image, str, bytes, int, float, complex, Path, type(None))
 
 
-def _with_stand_ins(samples: Sequence[Any], *, negative: bool) -> list[Any]:
-    """Copies of samples, which may be changed in place, with images in 8 bits."""
+def _with_stand_ins(samples: Sequence[Any], stand_in: Callable[[Pending], Any]) -> list[Any]:
     filled = []
     for sample in samples:
         entries, structure = leaves_and_structure(sample)
-        own = [_stand_in(e, negative=negative) if isinstance(e, Pending) else copy.deepcopy(e) for e in entries]
+        own = [stand_in(entry) if isinstance(entry, Pending) else entry for entry in entries]
         filled.append(pytree.tree_unflatten(own, structure))
     return filled
 
 
-def _stand_in(pending: Pending, *, negative: bool) -> Any:
+def _levels(pending: Pending) -> Any:
     [image] = pending.unconverted
-    if pending.conversion is not None:
-        image = _stacked([image])[0].as_subclass(pending.conversion.made)
-    return inverted(image) if negative else copied(image)
+    if pending.conversion is None:
+        return copied(image)
+    return _stacked([image])[0].contiguous().as_subclass(pending.conversion.made)
 
 
-def _places_of(levels: torch.Tensor, leaves: Sequence[Any]) -> set[int]:
-    return {place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and not differ(leaf, levels)}
+def _negative(pending: Pending) -> Any:
+    return inverted(_levels(pending))
+
+
+def _finished(pending: Pending) -> Any:
+    levels = _levels(pending)
+    if pending.conversion is None:
+        return levels
+    return converted(levels.as_subclass(torch.Tensor)[None], pending.conversion.table)[0].as_subclass(type(levels))
+
+
+def _places_of(images: torch.Tensor, leaves: Sequence[Any]) -> set[int]:
+    """Where a batch is these images, in the order of memory of a plain stack."""
+    return {
+        place
+        for place, leaf in enumerate(leaves)
+        if isinstance(leaf, torch.Tensor) and leaf.is_contiguous() and not differ(leaf, images)
+    }
 
 
 def _batch(pending: Sequence[Pending], *, collate_fn_map: Any = None) -> PendingBatch:

@@ -206,7 +206,7 @@ def _conversion(made: Any, shape: torch.Size) -> Conversion | None:
     """The conversion that makes this of an image with all levels; ``None`` if its shape is another."""
     if type(made) not in (Tensor, tv_tensors.Image) or made.shape != shape:
         return None
-    return Conversion(made.as_subclass(Tensor)[:, 0].detach().clone(), type(made))
+    return Conversion(made.as_subclass(Tensor)[:, 0].detach().clone(memory_format=torch.contiguous_format), type(made))
 
 
 def _constant(setting: Any) -> Any:

@@ -47,7 +47,7 @@ def test_on_a_device_it_compares_bytes_and_times_batches_steps_and_loaders(comma
     for words in (
         "AugMix, 16×16, batches of 256",
         "torchvision v2, one plan a batch",
-        "0 bytes differ from the reference's. torch augments",
+        "0 bytes differ from the reference's. numba augments",
         "A training step takes",
         "for the device",
     ):

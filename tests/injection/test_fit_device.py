@@ -203,6 +203,36 @@ def twice(samples):
     return {"views": [images, images], "labels": labels}
 
 
+NOTHING = object()
+
+
+def by_identity(samples):
+    images, labels = default_collate([(image, label) for image, label, _ in samples])
+    return images, [
+        1 if other is NOTHING else label for label, (_, _, other) in zip(labels.tolist(), samples, strict=True)
+    ]
+
+
+def test_a_collate_function_gets_the_entries_of_the_samples_themselves(tmp_path):
+    data = Shaped(NORMALIZED, lambda image, label: (image, label, NOTHING))
+    module = assert_as_in_workers(lambda: loader(data, collate_fn=by_identity), tmp_path)
+    assert all(labels == [1, 1, 1, 1] for _, labels in module.batches)
+
+
+class Drawing:
+    """Draws from a generator of its own."""
+
+    def __init__(self):
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, samples):
+        return *default_collate(samples), torch.rand(2, generator=self.generator)
+
+
+def test_a_collate_function_has_its_own_draws(tmp_path):
+    assert_as_in_workers(lambda: loader(Dim(NORMALIZED, 8), collate_fn=Drawing()), tmp_path)
+
+
 @pytest.mark.parametrize("views", [0, 1])
 @pytest.mark.parametrize("function", [as_dict, in_place, twice])
 def test_a_collate_function_that_stacks(function, views, tmp_path):
@@ -212,12 +242,13 @@ def test_a_collate_function_that_stacks(function, views, tmp_path):
 def test_a_collate_function_that_drops_what_the_dataset_does_not_have(tmp_path):
     class Missing(Dim):
         def __getitem__(self, index):
-            return None if index % 3 == 0 else super().__getitem__(index)
+            return None if index % 3 == 0 or index > 7 else super().__getitem__(index)
 
     def kept(samples):
-        return default_collate([sample for sample in samples if sample is not None])
+        samples = [sample for sample in samples if sample is not None]
+        return default_collate(samples) if samples else (torch.ones(1, 3, 9, 8), torch.ones(1))
 
-    assert_as_in_workers(lambda: loader(Missing(NORMALIZED, 8), collate_fn=kept), tmp_path)
+    assert_as_in_workers(lambda: loader(Missing(NORMALIZED, 12), collate_fn=kept), tmp_path)
 
 
 # ---- Refusals ---------------------------------------------------------------------------------------------------
@@ -230,7 +261,7 @@ def mixed_up(samples):
 
 def sometimes_mixed(samples):
     images, labels = default_collate(samples)
-    return (images if labels[0] == 0 else images.flip(0)), labels
+    return (images if 0 in labels else images.flip(0)), labels
 
 
 def shuffled(samples):
@@ -256,8 +287,38 @@ def listed(samples):
 
 
 def failing(samples):
-    assert samples[0][0].float().mean() < 127
+    assert samples[0][0].float().mean() < 127, "too bright"
     return default_collate(samples)
+
+
+def needing_floats(samples):
+    images, labels = default_collate(samples)
+    return images, labels + 0 * images.std()
+
+
+def clamped(samples):
+    images, labels = default_collate(samples)
+    return images.clamp(max=0.45) if images.is_floating_point() else images, labels
+
+
+def halved(samples):
+    images, labels = default_collate(samples)
+    return images.half() if images.is_floating_point() else images, labels
+
+
+def last_channels(samples):
+    images, labels = default_collate(samples)
+    return images.contiguous(memory_format=torch.channels_last), labels
+
+
+class Small:
+    def __init__(self, images):
+        self.images = images[..., ::2]
+
+
+def hiding(samples):
+    images, labels = default_collate(samples)
+    return images, Small(images), labels
 
 
 class LooksBefore(Batches):
@@ -296,11 +357,25 @@ REFUSED = {
     "a random step": (lambda: loader(erasing()), Batches, r"RandomErasing.* comes after AugMix.*put it before them"),
     **{
         f"the collate function {function.__name__}": (
-            partial(loader, Dim(to_tensor()), collate_fn=function),
+            partial(loader, Dim(to_tensor(), 8), collate_fn=function),
             Batches,
-            rf"collate function \({function.__name__}\) does more with them than to stack them",
+            rf"collate function \({function.__name__}\) {seen}.*let it stack the images alone",
         )
-        for function in (mixed_up, sometimes_mixed, shuffled, scaled, labelled_by_pixels, dropping, listed, failing)
+        for function, seen in {
+            mixed_up: "does not return them stacked, as they were",
+            sometimes_mixed: "does not return them stacked, as they were, in every batch",
+            shuffled: "does not return them stacked",
+            scaled: "does not return them stacked",
+            clamped: "does not return them stacked",
+            halved: "does not return them stacked",
+            last_channels: "does not return them stacked",
+            dropping: "does not return them stacked",
+            listed: "returns batches whose structure|does not return them stacked",
+            labelled_by_pixels: "returns something else that depends on them",
+            hiding: "returns a Small, which may hold them",
+            failing: r"raises AssertionError \(too bright.* for images in 8 bits",
+            needing_floats: "raises RuntimeError .* for images in 8 bits",
+        }.items()
     },
     "no batches": (lambda: DataLoader(Dim(to_tensor()), batch_size=None), Batches, "makes no batches"),
     "a hook before": (lambda: loader(Dim(to_tensor())), LooksBefore, "LooksBefore has an `on_before_batch_transfer`"),
