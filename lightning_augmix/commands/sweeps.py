@@ -203,7 +203,8 @@ def this_run() -> str:
 
 def how_to_go_on() -> str:
     """What to do after an interrupt of a sweep, in words."""
-    can = is_sweep() and _runs(Path(HydraConfig.get().sweep.dir)) is not None
+    # By what was noted, because the process that launches others has no configuration of Hydra's.
+    can = any(_runs(folder) is not None for folder in _sweep)
     return "; the same command goes on with the sweep" if can else ""
 
 

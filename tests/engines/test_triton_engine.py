@@ -30,7 +30,7 @@ from lightning_augmix.operations import OPERATIONS
 engine, rng, names = select_engine("triton"), np.random.default_rng(0), set()
 assert engine.__name__.endswith("triton_engine")
 for key in range(int(sys.argv[2])):
-    number = int(rng.integers(1, 4))
+    number = int(rng.integers(1, 3))
     # Some have several tiles.
     height, width = (int(side) for side in rng.integers(1, 60 if key % 20 == 0 else 24, 2))
     images = np.stack([random_image(rng, height, width, is_gray=key % 3 == 0) for _ in range(number)])

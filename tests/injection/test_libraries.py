@@ -268,6 +268,7 @@ def test_timm_erases_after_augmix(folder, augmix):
 
 
 @pytest.mark.slow
+@pytest.mark.refused_on_device
 def test_timms_endless_loader_is_augmented_until_it_has_started(folder, tmp_path):
     dataset = create_dataset("", folder)
     settings = {"is_training": True, "color_jitter": None, "scale": (0.9, 1.0), "use_prefetcher": False, **NO_NORM}
