@@ -145,11 +145,8 @@ def _launch(images: Tensor, plan: AugMixPlan, table: Tensor | None, out: Tensor)
 
 def _uploaded(plan: AugMixPlan, device: torch.device) -> list[Tensor]:
     """The parameters, weights and operations of a batch of plans on a device, uploaded at once."""
-    arrays: list[NDArray[Any]] = [
-        plan.parameters,
-        plan.weights,
-        plan.operations,
-    ]  # the widest type first, because of the alignment
+    # The widest type first, because of the alignment.
+    arrays: list[NDArray[Any]] = [plan.parameters, plan.weights, plan.operations]
     together = torch_engine.uploaded(np.concatenate([array.reshape(-1).view(np.uint8) for array in arrays]), device)
     parts = torch.split(together, [array.nbytes for array in arrays])
     return [part.view(dtype) for part, dtype in zip(parts, (torch.float64, torch.float32, torch.int8), strict=True)]

@@ -162,6 +162,20 @@ def test_every_setting_of_the_trainer(settings, tmp_path):
     assert_as_in_workers(lambda: loader(Dim(NORMALIZED, 8)), tmp_path, settings=settings)
 
 
+class Transfers(Transferred):
+    """Has a transfer of its own."""
+
+    def transfer_batch_to_device(self, batch, device, dataloader_idx):
+        if self.trainer.training:
+            self.transferred.append(copy.deepcopy(batch))
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+
+def test_a_transfer_of_the_modules_own_gets_augmented_batches(tmp_path):
+    found = assert_as_in_workers(lambda: loader(Dim(NORMALIZED, 8)), tmp_path, module=Transfers)
+    assert len(found.transferred) == 2 * len(found.batches)
+
+
 def test_all_of_training_is_augmented_and_nothing_else(tmp_path):
     module, data = Recorder(), Dim(to_tensor(), 12)
     make = {"train_dataloaders": loader(data), "val_dataloaders": loader(data)}
