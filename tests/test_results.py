@@ -15,9 +15,13 @@ LABELS = {"standard": "standard", "augmix": "AugMix", "jsd": "AugMix and `JSDLos
 LIFTING = ["fog", "frost", "snow", "brightness", "contrast"]
 
 
-def reports(kind):
-    paths = sorted((ROOT / "results").glob(f"fashion_mnist_{kind}-seed*.json"))
-    assert [path.stem for path in paths] == [f"fashion_mnist_{kind}-seed{seed}" for seed in range(3)]
+SEEDS = {"fashion_mnist": 3, "cifar10": 2}
+HEADINGS = {"fashion_mnist": "### What it gives on Fashion-MNIST", "cifar10": "### What it gives on CIFAR-10"}
+
+
+def reports(kind, data="fashion_mnist"):
+    paths = sorted((ROOT / "results").glob(f"{data}_{kind}-seed*.json"))
+    assert [path.stem for path in paths] == [f"{data}_{kind}-seed{seed}" for seed in range(SEEDS[data])]
     return [RobustnessReport.load(path) for path in paths]
 
 
@@ -34,16 +38,33 @@ def mean_without(kind, corruptions):
     )
 
 
-def row(label):
-    [line] = re.findall(rf"^\| {re.escape(label)} \|(.*)\|$", README, re.MULTILINE)
+def section(data):
+    return README.partition(f"{HEADINGS[data]}\n")[2].partition("\n#")[0]
+
+
+def row(label, data):
+    [line] = re.findall(rf"^\| {re.escape(label)} \|(.*)\|$", section(data), re.MULTILINE)
     return [cell.strip() for cell in line.split("|")]
 
 
+@pytest.mark.parametrize("data", SEEDS)
 @pytest.mark.parametrize("kind", LABELS)
-def test_the_table_says_what_the_reports_say(kind):
-    values = np.array([figures(report) for report in reports(kind)])
+def test_the_tables_say_what_the_reports_say(kind, data):
+    values = np.array([figures(report) for report in reports(kind, data)])
     pairs = zip(values.mean(axis=0), values.std(axis=0, ddof=1), strict=True)
-    assert row(LABELS[kind]) == [f"{mean:.1f} ± {deviation:.1f}" for mean, deviation in pairs]
+    assert row(LABELS[kind], data) == [f"{mean:.1f} ± {deviation:.1f}" for mean, deviation in pairs]
+
+
+def test_the_text_says_what_the_reports_on_cifar_10_say():
+    clean, corrupted = (
+        {kind: np.mean([figures(report)[which] for report in reports(kind, "cifar10")]) for kind in LABELS}
+        for which in (0, 1)
+    )
+    excess = {kind: corrupted[kind] - clean[kind] for kind in LABELS}
+    text = " ".join(section("cifar10").split())
+    assert f"{100 * (1 - corrupted['jsd'] / corrupted['standard']):.0f} % less error on corrupted images" in text
+    assert f"{100 * (1 - excess['jsd'] / excess['standard']):.0f} % less of what corruptions add" in text
+    assert f"{clean['jsd'] - clean['standard']:.1f} points more on clean ones" in text
 
 
 @pytest.mark.parametrize(
@@ -67,9 +88,10 @@ def test_the_text_says_what_the_report_on_all_operations_says():
     assert f"these five have {100 * error:.1f} % error instead of {100 * instead:.1f} %" in " ".join(README.split())
 
 
+@pytest.mark.parametrize("data", SEEDS)
 @pytest.mark.parametrize("kind", LABELS)
-def test_the_reports_are_of_all_test_images(kind):
-    for report in reports(kind):
+def test_the_reports_are_of_all_test_images(kind, data):
+    for report in reports(kind, data):
         assert sum(report.clean.counts) == 10_000
         assert sum(report.corrupted.counts) == 750_000
         assert bool(report.operations) == (kind != "standard")
