@@ -2,13 +2,13 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lightning_augmix._threads import in_parts
 from lightning_augmix.engines import pillow_engine
 from lightning_augmix.kernels import chains as kernels
 from lightning_augmix.kernels.jit import IS_COMPILED, announcing
@@ -90,17 +90,7 @@ def _on_batch(images: NDArray[np.uint8], chains: int, kernel: Callable[..., None
     number, pixels = packed.shape
     out = np.empty(packed.shape, np.uint32)
     threads = min(torch.get_num_threads(), number) if packed.size >= _WORTH_THREADS else 1
-    if threads == 1:
-        kernel(slice(None), packed, _buffers(chains, pixels), out)
-        return _unpacked(out, images.shape)
-
-    def run(thread: int) -> None:
-        part = slice(number * thread // threads, number * (thread + 1) // threads)
-        kernel(part, packed[part], _buffers(chains, pixels), out[part])
-
-    # A pool that outlived the call would be unusable in a forked process: fork does not copy threads.
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(run, range(threads)))
+    in_parts(lambda part: kernel(part, packed[part], _buffers(chains, pixels), out[part]), number, threads)
     return _unpacked(out, images.shape)
 
 

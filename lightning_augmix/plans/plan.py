@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lightning_augmix._checks import is_boolean
 from lightning_augmix._compiling import runs_as_it_is
+from lightning_augmix._threads import in_parts
 from lightning_augmix.kernels.table import NO_OPERATION
 from lightning_augmix.operations import OPERATIONS, AugmentationSet
 from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
@@ -216,6 +218,9 @@ def sample_plan(
     return draw_plan(key if type(key) is int else _checked_keys(key), image_size, hyperparameters)
 
 
+_WORTH_A_THREAD = 1024  # plans, which take a millisecond
+
+
 def draw_plan(
     key: int | NDArray[np.uint64], image_size: tuple[int, int], hyperparameters: Hyperparameters
 ) -> AugMixPlan:
@@ -236,7 +241,12 @@ def draw_plan(
     operations = np.empty((keys.size, h.width, h.max_depth), np.int8)
     parameters = np.empty((keys.size, h.width, h.max_depth), np.float64)
     weights = np.empty((keys.size, 1 + h.width), np.float32)
-    draw(keys, h.table, *image_size, h.severity, h.depth, h.alpha, operations, parameters, weights)
+    settings = (h.table, *image_size, h.severity, h.depth, h.alpha)
+    in_parts(
+        lambda part: draw(keys[part], *settings, operations[part], parameters[part], weights[part]),
+        keys.size,
+        min(torch.get_num_threads(), keys.size // _WORTH_A_THREAD),
+    )
     if isinstance(key, int):
         return AugMixPlan._drawn(image_size, operations[0], parameters[0], weights[0])
     return AugMixPlan._drawn(image_size, operations, parameters, weights)

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -255,6 +256,19 @@ def test_plans_are_immutable():
 def test_plans_differ_from_other_things():
     assert sample_plan(1, (4, 5)) != sample_plan(1, (5, 4))
     assert sample_plan(1, (4, 5)) != 1
+
+
+def test_threads_draw_the_plans_that_one_draws():
+    keys, before = np.arange(5000).astype(np.uint64), torch.get_num_threads()
+    plans = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            plans.append(sample_plan(keys, (32, 48), 10))
+    finally:
+        torch.set_num_threads(before)
+    assert plans[0] == plans[1]
+    assert plans[1][4321] == sample_plan(4321, (32, 48), 10)
 
 
 def test_the_plan_of_one_image_is_no_batch_and_the_reverse():
