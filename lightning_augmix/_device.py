@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import PIL.Image
@@ -13,12 +13,12 @@ from torch import Tensor
 from lightning_augmix._errors import PlacementError
 from lightning_augmix._images import as_pixels
 from lightning_augmix._views import Views
-from lightning_augmix.engines import select_engine
+from lightning_augmix.engines import Engine, select_engine
 from lightning_augmix.engines.torch_engine import converted
 from lightning_augmix.functional import augmented_by_keys
 from lightning_augmix.plans.hyperparameters import Hyperparameters
 
-__all__ = ["Pending", "PendingBatch", "Settings", "check_for_device"]
+__all__ = ["Pending", "PendingBatch", "Settings", "augmented_batch", "check_for_device"]
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,30 @@ class PendingBatch:
         Returns:
             ``[N, C, H, W]``, or with views ``[(1 + views) · N, C, H, W]``, all clean images first.
         """
-        engine: Any = select_engine(self.settings.engine, self.levels.device)
-        hyperparameters = self.settings.hyperparameters
-        if engine.TAKES_TENSORS:
-            levels = self.levels.repeat(len(self.keys), 1, 1, 1)
-            images = engine.augment(levels, self.keys.reshape(-1), hyperparameters, self.table)
-        else:
-            augmented = augmented_by_keys(as_pixels(self.levels), self.keys, hyperparameters, engine)
-            images = converted(torch.cat(augmented).contiguous(), self.table)
-        return torch.cat([converted(self.levels, self.table), images]) if self.settings.views else images
+        engine = select_engine(self.settings.engine, self.levels.device)
+        levels = self.levels.contiguous()
+        images = augmented_batch(levels, self.keys, self.settings.hyperparameters, engine, self.table)
+        return torch.cat([converted(levels, self.table), images]) if self.settings.views else images
+
+
+def augmented_batch(
+    levels: Tensor, keys: NDArray[np.uint64], hyperparameters: Hyperparameters, engine: Engine, table: Tensor | None
+) -> Tensor:
+    """Augments and converts images, where they are if the engine can do that.
+
+    Args:
+        levels: uint8 ``[N, C, H, W]``.
+        keys: uint64 ``[V, N]``.
+        hyperparameters: Validated hyperparameters.
+        engine: The engine.
+        table: What becomes of each level of each channel, ``[C, 256]``; ``None`` to leave the images uint8.
+
+    Returns:
+        ``[V · N, C, H, W]``, with V of 1 in the memory format of ``levels``.
+    """
+    if not engine.TAKES_TENSORS:
+        augmented = augmented_by_keys(as_pixels(levels), keys, hyperparameters, engine)
+        return converted(torch.cat(augmented), table)
+    several = levels.repeat(len(keys), 1, 1, 1) if len(keys) > 1 else levels
+    images: Tensor = cast("Any", engine).augment(several, keys.reshape(-1), hyperparameters, table)
+    return images

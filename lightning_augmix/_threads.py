@@ -12,7 +12,7 @@ def in_parts(function: Callable[[slice], None], number: int, threads: int) -> No
     Args:
         function: Gets the place of a part.
         number: The length of the batch.
-        threads: The number of parts, at least 1; one is done by this thread.
+        threads: The number of parts; below 2, this thread does it all.
     """
     if threads <= 1:
         function(slice(None))

@@ -50,7 +50,10 @@ def bench(cfg: "DictConfig") -> None:
     facts = {"machine": benchmark.machine(cfg.device), **({} if cfg.device is None else _facts(cfg, images))}
     console.print(", ".join(f"{name} {value}" for name, value in facts["machine"].items()), soft_wrap=True)
     with tempfile.TemporaryDirectory() as scratch, Progress(console=console, transient=True) as progress:
-        parts = (_parts if cfg.device is None else _parts_on_device)(cfg, images, Path(scratch))
+        parts = {
+            **(_parts if cfg.device is None else _parts_on_device)(cfg, images),
+            **_loaders(cfg, images, Path(scratch)),
+        }
         results: dict[str, list[Timing]] = {}
         task = progress.add_task("", total=len(parts))
         for part, rounds in parts.items():
@@ -74,7 +77,18 @@ def bench(cfg: "DictConfig") -> None:
         raise UsageError("\n".join(f"{name} does not work on this device: {error}" for name, error in errors.items()))
 
 
-def _parts(cfg: "DictConfig", images: "Sequence[Image]", folder: Path) -> "Mapping[str, Iterator[list[Timing]]]":
+def _loaders(cfg: "DictConfig", images: "Sequence[Image]", folder: Path) -> "Mapping[str, Iterator[list[Timing]]]":
+    from lightning_augmix.commands import benchmark
+
+    return {
+        name: benchmark.load_times(
+            images, folder, cfg.workers, cfg.seconds, side=side, ours_alone=cfg.device is not None
+        )
+        for name, side in ((_LOADER, 224), ("JPEG loader, 32×32", 32))
+    }
+
+
+def _parts(cfg: "DictConfig", images: "Sequence[Image]") -> "Mapping[str, Iterator[list[Timing]]]":
     import torch
 
     from lightning_augmix.commands import benchmark
@@ -83,17 +97,12 @@ def _parts(cfg: "DictConfig", images: "Sequence[Image]", folder: Path) -> "Mappi
     return {
         **{f"{size}×{size}": benchmark.transform_times(images, size, cfg.seconds) for size in cfg.sizes},
         "operations": benchmark.operation_times(images, 224, cfg.seconds / 10),
-        _LOADER: benchmark.load_times(images, folder, cfg.workers, cfg.seconds),
-        "JPEG loader, 32×32": benchmark.load_times(images, folder, cfg.workers, cfg.seconds, side=32),
     }
 
 
-def _parts_on_device(
-    cfg: "DictConfig", images: "Sequence[Image]", folder: Path
-) -> "Mapping[str, Iterator[list[Timing]]]":
+def _parts_on_device(cfg: "DictConfig", images: "Sequence[Image]") -> "Mapping[str, Iterator[list[Timing]]]":
     import torch
 
-    from lightning_augmix.commands import benchmark
     from lightning_augmix.commands.device_benchmark import batch_of, engine_times, step_times
 
     device = torch.device(cfg.device)
@@ -106,8 +115,6 @@ def _parts_on_device(
             for size, levels in batches.items()
         },
         _STEP: step_times(to_train_on, cfg.seconds),
-        _LOADER: benchmark.load_times(images, folder, cfg.workers, cfg.seconds, ours_alone=True),
-        "JPEG loader, 32×32": benchmark.load_times(images, folder, cfg.workers, cfg.seconds, side=32, ours_alone=True),
     }
 
 

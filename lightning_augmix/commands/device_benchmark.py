@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from lightning_augmix._device import augmented_batch
 from lightning_augmix.commands.benchmark import Timing, side_by_side
 from lightning_augmix.engines import Engine, pillow_engine, select_engine
-from lightning_augmix.engines.torch_engine import converted
 from lightning_augmix.operations import OPERATIONS
 from lightning_augmix.plans.hyperparameters import validate
 from lightning_augmix.plans.plan import draw_plan
@@ -94,14 +94,8 @@ def different_bytes(device: torch.device) -> dict[str, int]:
     return differ
 
 
-def _augmented(engine: Any, levels: Tensor, keys: Any, hyperparameters: Any, table: Tensor | None = None) -> Tensor:
-    if engine.TAKES_TENSORS:
-        augmented: Tensor = engine.augment(levels, keys, hyperparameters, table)
-        return augmented
-    arrays = levels.cpu().movedim(1, 3).contiguous().numpy()
-    arrays = engine.augment(arrays if arrays.shape[3] == 3 else arrays[..., 0], keys, hyperparameters)
-    on_device = torch.from_numpy(arrays.reshape(*arrays.shape[:3], -1)).to(levels.device).movedim(3, 1)
-    return converted(on_device.contiguous(), table)
+def _augmented(engine: Engine, levels: Tensor, keys: Any, hyperparameters: Any, table: Tensor | None = None) -> Tensor:
+    return augmented_batch(levels, keys[None], hyperparameters, engine, table)
 
 
 def _wait(device: torch.device) -> None:
@@ -149,8 +143,14 @@ def engine_times(levels: Tensor, seconds: float) -> Iterator[list[Timing]]:
         contenders["Kornia's RandAugment, uint8 in and out"] = lambda _: (
             closest(levels.float() / 255).mul_(255).round_().to(torch.uint8)
         )
+    yield from _per_image(contenders, levels, seconds)
+
+
+def _per_image(
+    contenders: Mapping[str, Callable[[int], Any]], levels: Tensor, seconds: float
+) -> Iterator[list[Timing]]:
     for timings in side_by_side(contenders, seconds, lambda: _wait(levels.device)):
-        yield [Timing(timing.name, timing.milliseconds / number) for timing in timings]
+        yield [Timing(timing.name, timing.milliseconds / len(levels)) for timing in timings]
 
 
 def _keys(number: int, call: int) -> Any:
@@ -241,5 +241,4 @@ def step_times(levels: Tensor, seconds: float) -> Iterator[list[Timing]]:
         "without AugMix": lambda _: step(normalize(levels)),
         "with AugMix": lambda call: step(_augmented(engine, levels, _keys(number, call), _DEFAULTS, table)),
     }
-    for timings in side_by_side(contenders, seconds, lambda: _wait(device)):
-        yield [Timing(timing.name, timing.milliseconds / number) for timing in timings]
+    yield from _per_image(contenders, levels, seconds)

@@ -30,17 +30,15 @@ warm_up = torch_engine.warm_up
 
 
 def apply(images: _Images, plan: AugMixPlan, table: Tensor | None = None) -> _Images:
-    """Applies a batch of plans, one to each image; the host does not wait for the device.
+    """Does what :func:`torch_engine.apply` does.
 
     Args:
-        images: A uint8 tensor ``[N, C, H, W]`` with C of 1 or 3, of any memory format, on a CUDA device; or, in
-            Triton's interpreter, on the CPU, or an array ``[N, H, W]``, ``[N, H, W, 3]``, or ``[N, H, W, 4]``.
-        plan: A batch of N plans for that size.
-        table: What becomes of each level of each channel after that, ``[C, 256]``, on the same device; ``None`` to
-            leave the images uint8. For tensors alone.
+        images: See there; on a CUDA device, or in Triton's interpreter.
+        plan: See there.
+        table: See there.
 
     Returns:
-        The augmented images, new, of the same type, shape, device and memory format, with the dtype of the table.
+        See there.
     """
     return torch_engine.on_tensors(_applied, images, plan, table)
 
@@ -48,16 +46,16 @@ def apply(images: _Images, plan: AugMixPlan, table: Tensor | None = None) -> _Im
 def augment(
     images: _Images, keys: NDArray[np.uint64], hyperparameters: Hyperparameters, table: Tensor | None = None
 ) -> _Images:
-    """Draws a plan for each image, on the CPU, and applies it.
+    """Does what :func:`torch_engine.augment` does.
 
     Args:
         images: As for :func:`apply`.
-        keys: uint64 ``[N]``.
-        hyperparameters: Validated hyperparameters.
-        table: As for :func:`apply`.
+        keys: See there.
+        hyperparameters: See there.
+        table: See there.
 
     Returns:
-        As for :func:`apply`.
+        See there.
     """
     return apply(images, torch_engine.drawn(images, keys, hyperparameters), table)
 

@@ -16,6 +16,12 @@ QUICK = ["sizes=[12,16]", "seconds=0.01"]
 command = fixture_of("augmix-bench", bench.main)
 
 
+def written(root):
+    """The folder of the command, and what it wrote as JSON."""
+    (folder,) = root.glob("outputs/*/*")
+    return folder, json.loads((folder / "bench.json").read_text())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_it_prints_tables_and_a_sentence_and_writes_figures_and_a_chart(workers, command, tmp_path):
@@ -31,8 +37,7 @@ def test_it_prints_tables_and_a_sentence_and_writes_figures_and_a_chart(workers,
         "from about num_workers=",
     ):
         assert words in printed
-    (folder,) = tmp_path.glob("outputs/*/*")
-    found = json.loads((folder / "bench.json").read_text())
+    folder, found = written(tmp_path)
     times = found["milliseconds"]
     assert found["machine"]["torch"].startswith(torch.__version__.partition("+")[0])
     assert times.keys() == {"12×12", "16×16", "operations", "JPEG loader, 224×224", "JPEG loader, 32×32"}
@@ -52,8 +57,7 @@ def test_on_a_device_it_compares_bytes_and_times_batches_steps_and_loaders(comma
         "for the device",
     ):
         assert words in printed
-    (folder,) = tmp_path.glob("outputs/*/*")
-    found = json.loads((folder / "bench.json").read_text())
+    _, found = written(tmp_path)
     assert found["different_bytes"] == {"torch": 0, "numba": 0}
     assert found["copied_bytes_per_second"] > 1e8
     # Two operations in each of three chains, on average, each read and written.
