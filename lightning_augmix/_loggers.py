@@ -15,13 +15,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from numpy.typing import NDArray
 
 from lightning_augmix.injection.replacement import Replacement
 
-__all__ = ["Notice"]
+__all__ = ["Notice", "log_picture"]
 
 
 class Notice:
@@ -64,6 +66,27 @@ class Notice:
     @rank_zero_only
     def _write(self) -> None:
         save_hparams_to_yaml(f"{self._logger.log_dir}/augmix.yaml", self._settings)
+
+
+def log_picture(logger: Logger, name: str, levels: NDArray[np.uint8], step: int) -> None:
+    """Logs a picture, if the logger takes pictures, or warns that it refuses.
+
+    Args:
+        logger: The logger; those of TensorBoard, MLflow and W&B take pictures.
+        name: The name in the logger.
+        levels: uint8 ``[H, W, 3]``.
+        step: The step of the training.
+    """
+    run: Any = logger
+    try:
+        if _is_a("TensorBoardLogger", logger):
+            run.experiment.add_image(name, levels, step, dataformats="HWC")
+        elif _is_a("MLFlowLogger", logger):
+            run.experiment.log_image(run.run_id, levels, f"{name}.png")
+        elif _is_a("WandbLogger", logger):
+            run.log_image(name, [levels], step)
+    except Exception as error:
+        rank_zero_warn(f"{type(logger).__name__} did not take {name}: {type(error).__name__}: {error}")
 
 
 def _is_a(kind: str, logger: Logger) -> bool:

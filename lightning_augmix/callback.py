@@ -75,6 +75,8 @@ class AugMixCallback(pl.Callback):
             (``ToTensor``, ``Normalize``, …) is done on the device, before ``on_after_batch_transfer``. The collate
             function must just stack the images, and nothing but conversions may come after AugMix. In YAML, write
             ``"on": device``, in quotes.
+        log_images: Number of training images to log beside their originals when the fit starts, to loggers that take
+            pictures (TensorBoard, MLflow, W&B); 0 for none. Iterable datasets are not read twice for it.
         on_unsupported: What happens if AugMix cannot be placed for certain or did not reach an image: ``"raise"`` ends
             the fit with a message that says what to write instead, ``"warn"`` warns and goes on without AugMix
             (with ``views``, the loss then gets clean images alone, which ``JSDLoss`` takes after ``eval()`` only).
@@ -109,6 +111,7 @@ class AugMixCallback(pl.Callback):
         image_key: ImageKey | None = None,
         inject: bool = True,
         on: Literal["workers", "device"] = "workers",
+        log_images: int = 0,
         on_unsupported: OnUnsupported = "raise",
     ) -> None:
         self.views = check_views(views)
@@ -116,22 +119,21 @@ class AugMixCallback(pl.Callback):
         self.image_key = check_image_key(image_key)
         self.inject = boolean("inject", inject)
         self.on: Literal["workers", "device"] = one_of("on", on, ("workers", "device"))
+        self.log_images = integer("log_images", log_images, at_least=0)
         self.on_unsupported: OnUnsupported = one_of("on_unsupported", on_unsupported, get_args(OnUnsupported))
-        if image_key is not None and not inject:
-            raise ValueError(
-                f"Expected argument `image_key` to be None with `inject=False`, which leaves the placing to you; got "
-                f"{image_key!r}: leave out one of the two."
-            )
-        if views and not inject:
-            raise ValueError(
-                f"Expected argument `views` to be 0 with `inject=False`, which leaves the placing to you; got {views}: "
-                "leave out one of the two, or name the image with `image_key`."
-            )
-        if on == "device" and not inject:
-            raise ValueError(
-                "Expected argument `on` to be 'workers' with `inject=False`, which leaves the placing to you; got "
-                "'device': leave out one of the two, or name the image with `image_key`."
-            )
+        of_placing = {
+            "image_key": (image_key, None),
+            "views": (views, 0),
+            "on": (on, "workers"),
+            "log_images": (log_images, 0),
+        }
+        for name, (given, without) in of_placing.items():
+            if not inject and given != without:
+                or_key = "" if name == "image_key" else ", or name the image with `image_key`"
+                raise ValueError(
+                    f"Expected argument `{name}` to be {without!r} with `inject=False`, which leaves the placing to "
+                    f"you; got {given!r}: leave out one of the two{or_key}."
+                )
         self.transform = AugmentAndMixTransform(severity, width, depth, alpha, augmentation_set, engine=engine)
         self.transform.on_unsupported = self.on_unsupported
         self._session: Session | None = None
@@ -198,6 +200,7 @@ class AugMixCallback(pl.Callback):
         session.check_loaders()
         session.check_hooks(pl_module)
         session.check_epoch()
+        session.log_images()
         if self.views and not any(isinstance(module, JSDLoss) for module in pl_module.modules()):
             self.tell(
                 f"Batches have {1 + self.views} images for each target, all clean ones first, and "

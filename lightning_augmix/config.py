@@ -38,6 +38,7 @@ class AugMixCallbackConfig(AugmentAndMixTransformConfig):
     image_key: Any = None  # a key or a position; OmegaConf has no union of the two
     inject: bool = True
     on: str = "workers"
+    log_images: int = 0
     on_unsupported: str = "raise"
 
 

@@ -29,6 +29,7 @@ WRONG = {
     "seed": 1.5,
     "image_key": 1.5,
     "inject": "no",
+    "log_images": -1,
     "on_unsupported": "ignore",
 }
 
@@ -39,9 +40,15 @@ def test_every_argument_is_validated_at_construction(name):
         AugMixCallback(**{name: WRONG[name]})
 
 
-def test_an_image_key_and_no_injection_contradict_each_other():
-    with pytest.raises(ValueError, match=r"`image_key` to be None with `inject=False`.*leave out one"):
-        AugMixCallback(image_key=0, inject=False)
+@pytest.mark.parametrize(
+    ("name", "given", "without"),
+    [("image_key", 0, None), ("views", 2, 0), ("on", "device", "workers"), ("log_images", 4, 0)],
+)
+def test_what_needs_a_place_contradicts_no_injection(name, given, without):
+    with pytest.raises(
+        ValueError, match=rf"`{name}` to be {without!r} with `inject=False`.*got {given!r}: leave out one"
+    ):
+        AugMixCallback(**{name: given}, inject=False)
 
 
 def test_two_callbacks_are_an_error(tmp_path):

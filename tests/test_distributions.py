@@ -139,7 +139,7 @@ def test_the_library_works_with_the_base_alone(run, wheel):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["train", "evaluate", "bench"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "bench", "preview"])
 def test_without_its_extra_a_command_explains_itself_and_says_what_to_install(command, run):
     module = f"lightning_augmix.commands.{command}"
     assert run("-m", module, "--help").returncode == 0

@@ -1,25 +1,30 @@
 """Fits with the loggers that people use, read back as these present them."""
 
 import copy
+import io
 import pickle
 from argparse import Namespace
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import pytorch_lightning
 import yaml
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
+from PIL import Image
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
 from tensorboard.data.provider import ListHyperparametersResult
 from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+from torch.utils.data import IterableDataset
 
 from lightning_augmix import AugMixCallback
-from toy import Data, Recorder, Recording, trainer
+from toy import CERTAIN, Data, Recorder, Recording, dim_image, is_augmented, loader, to_tensor, trainer
 
 OURS = {
     "severity": 3.0,
@@ -430,3 +435,95 @@ def test_the_tuner_leaves_the_telling_to_the_fit(tmp_path):
     run = trainer(finder, callback, root=tmp_path, logger=logger, max_epochs=1, log_every_n_steps=1)
     run.fit(module, datamodule=data)
     assert logger.logged == [{"lr": 0.5, "fold": 2}, FLAT]
+
+
+# ---- Pictures -------------------------------------------------------------------------------------------------------
+
+
+def fit_with_images(root, logger, package=pl, data=None, count=4, **settings):
+    run = trainer(
+        AugMixCallback(10, **CERTAIN, seed=5, log_images=count),
+        root=root,
+        package=package,
+        logger=logger,
+        log_every_n_steps=1,
+        **settings,
+    )
+    module, of_data = CLASSES[package]
+    run.fit(module(), datamodule=data or of_data())
+    return run
+
+
+def assert_is_four_pairs(picture):
+    """Four training images of 12×10 pixels in a row above the same ones with AugMix, 2 pixels between."""
+    levels = np.asarray(picture)
+    assert levels.shape == (12 + 2 + 12, 4 * 10 + 3 * 2, 3)
+    for number in range(4):
+        left = 12 * number
+        assert not is_augmented(levels[:12, left : left + 10])
+        assert is_augmented(levels[14:, left : left + 10])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_tensorboard_shows_training_images_beside_their_originals(package, tmp_path):
+    fit_with_images(tmp_path, tensorboard(tmp_path, package), package)
+    events = EventAccumulator(str(tmp_path / "run"), {"images": 0}).Reload()
+    (logged,) = events.Images("augmix/images")
+    assert logged.step == 0
+    assert_is_four_pairs(Image.open(io.BytesIO(logged.encoded_image_string)))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_mlflow_keeps_training_images_beside_their_originals(package, tmp_path):
+    logger = mlflow(tmp_path, package)
+    fit_with_images(tmp_path, logger, package)
+    with Image.open(next(tmp_path.glob("mlflow/**/augmix/images.png"))) as picture:
+        assert_is_four_pairs(picture)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", PACKAGES)
+def test_wandb_keeps_training_images_beside_their_originals(package, tmp_path):
+    logger = package.loggers.WandbLogger(save_dir=tmp_path, offline=True)
+    fit_with_images(tmp_path, logger, package)
+    logger.experiment.finish()
+    with Image.open(next(tmp_path.glob("wandb/**/media/images/augmix/*.png"))) as picture:
+        assert_is_four_pairs(picture)
+
+
+def test_loggers_without_pictures_are_skipped_without_a_fuss(tmp_path, recwarn):
+    fit_with_images(tmp_path, [csv(tmp_path), Own()])
+    assert not refusals(recwarn)
+
+
+def test_training_images_are_the_same_with_pictures_as_without(tmp_path):
+    for seed in (None, 5):
+        seen = []
+        for count in (0, 4):
+            module = Recorder()
+            pl.seed_everything(1)
+            callback = AugMixCallback(10, **CERTAIN, seed=seed, log_images=count)
+            trainer(callback, root=tmp_path, logger=csv(tmp_path / f"{seed}-{count}")).fit(module, datamodule=Data())
+            assert module.fraction("train") == [1.0, 1.0]
+            seen.append(module.seen["train"])
+        assert seen[0] == seen[1]
+
+
+def test_what_cannot_be_shown_is_a_warning_and_training_goes_on(tmp_path):
+    refusing = tensorboard(tmp_path)
+    refusing.experiment.add_image = lambda *args, **kwargs: 1 / 0
+    with pytest.warns(UserWarning, match="TensorBoardLogger did not take augmix/images: ZeroDivisionError"):
+        fit_with_images(tmp_path, refusing)
+    module = Recorder({"train": lambda: loader(Stream())})
+    run = trainer(AugMixCallback(10, **CERTAIN, log_images=4), root=tmp_path, logger=csv(tmp_path / "csv"))
+    with pytest.warns(UserWarning, match="No training images are logged: an iterable dataset"):
+        run.fit(module)
+    assert module.fraction("train") == [1.0, 1.0]
+
+
+class Stream(IterableDataset):
+    def __init__(self):
+        self.transform = to_tensor()
+
+    def __iter__(self):
+        return ((self.transform(dim_image(index)), index) for index in range(8))

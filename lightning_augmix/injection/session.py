@@ -16,14 +16,16 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_augmix._device import PendingBatch
 from lightning_augmix._errors import OnUnsupported, PlacementError
-from lightning_augmix._loggers import Notice
+from lightning_augmix._loggers import Notice, log_picture
 from lightning_augmix.injection.advice import BY_HAND
 from lightning_augmix.injection.decide import ImageKey
 from lightning_augmix.injection.epochs import Pass, batches_trained_on, first_epoch
 from lightning_augmix.injection.guard import Guard, guarded
 from lightning_augmix.injection.loaders import clone_dataloader, inject
+from lightning_augmix.injection.pairs import pairs
 from lightning_augmix.injection.replacement import Replacement
 from lightning_augmix.injection.survey import survey
+from lightning_augmix.pictures import tiled_pairs
 from lightning_augmix.plans.keys import WITHOUT_SEED, RunKeys
 from lightning_augmix.transform import AugmentAndMixTransform
 
@@ -39,6 +41,7 @@ class Settings(Protocol):
     image_key: ImageKey | None
     inject: bool
     on: Literal["workers", "device"]
+    log_images: int
     on_unsupported: OnUnsupported
 
     @property
@@ -296,6 +299,25 @@ class Session:
         """Tells the loggers the hyperparameters, once."""
         while self._notices:
             self._notices.pop(0).give()
+
+    def log_images(self) -> None:
+        """Logs training images beside their originals, where that was asked for."""
+        callback = self._callback
+        datasets = [clone.original.dataset for clone in self._clones]
+        if not callback.log_images or not self.trainer.is_global_zero or not datasets:
+            return
+        if isinstance(datasets[0], IterableDataset):
+            rank_zero_warn("No training images are logged: an iterable dataset can be read but once.")
+            return
+        transform = copy.copy(callback.transform)
+        transform.keys = self._keys.for_loader(0)
+        try:
+            picture = tiled_pairs(*pairs(datasets[0], transform, callback.log_images, image_key=callback.image_key))
+        except Exception as error:  # training can do without
+            rank_zero_warn(f"No training images are logged: {type(error).__name__}: {error}")
+            return
+        for logger in self.trainer.loggers:
+            log_picture(logger, "augmix/images", picture, self.trainer.global_step)
 
     def advance_epoch(self) -> None:
         """Goes on to the next epoch, if batches of this one were seen."""

@@ -1,7 +1,7 @@
 """Plans: every random choice AugMix makes for an image, drawn from a 64-bit key."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from lightning_augmix._threads import in_parts
 from lightning_augmix.kernels.table import NO_OPERATION
 from lightning_augmix.operations import OPERATIONS, AugmentationSet
 from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["AugMixPlan", "Chain", "draw_plan", "sample_plan"]
 
@@ -157,6 +160,26 @@ class AugMixPlan:
             for weight, chain in zip(self.chain_weights, self.chains, strict=True)
         )
         return "\n".join((f"{head} + {self.mixing_weight:.3f} of", *lines))
+
+    def show(self, image: Any) -> "Figure":
+        """Draws what this plan does to an image, step by step, as in the paper's Figure 4.
+
+        Args:
+            image: One image of :attr:`image_size`, of any type that :func:`~lightning_augmix.augmix_image` takes.
+
+        Returns:
+            The figure, which notebooks show; ``figure.savefig("augmix.svg")`` writes it.
+
+        Raises:
+            AttributeError: If this is a batch of plans.
+            ImportError: If Matplotlib is not installed.
+            TypeError: If ``image`` is no image.
+            ValueError: If ``image`` has another size.
+        """
+        from lightning_augmix.pictures import draw_plan_steps  # loads torchvision, which plans do without
+
+        self._require_one_image("show")
+        return draw_plan_steps(image, self)
 
     def _require_one_image(self, name: str) -> None:
         if self.is_batch:

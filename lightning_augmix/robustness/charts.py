@@ -1,6 +1,5 @@
 """The two charts of robustness reports: error by corruption, and the reliability diagram."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -8,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_augmix._extras import require
-from lightning_augmix._files import whole_file
+from lightning_augmix._figures import figure_of, save_figure
 from lightning_augmix._text import printable
 from lightning_augmix.robustness.report import RobustnessReport, check_comparable, runs_of_each
 
@@ -18,20 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["draw_errors", "draw_reliability", "plot_errors", "plot_reliability"]
-
-
-def _picture(width: float, height: float) -> "Figure":
-    """A figure that notebooks show also where pyplot was never imported."""
-    require("Drawing charts", "robustness", "matplotlib")
-    from matplotlib.figure import Figure
-
-    class Picture(Figure):
-        def _repr_png_(self) -> bytes:
-            content = io.BytesIO()
-            self.savefig(content, format="png")
-            return content.getvalue()
-
-    return Picture(figsize=(width, height), layout="constrained")
 
 
 def plot_errors(reports: Sequence[RobustnessReport]) -> "tuple[Figure, Axes]":
@@ -51,7 +35,7 @@ def plot_errors(reports: Sequence[RobustnessReport]) -> "tuple[Figure, Axes]":
     names = list(reports[0].errors)
     labels = ["clean", *(name.replace("_", " ") for name in names), "mean"]
     positions = np.arange(len(labels)) + np.array([0.0, *[0.5] * len(names), 1.0])
-    figure = _picture(2 + 0.55 * len(labels), 4)
+    figure = figure_of(2 + 0.55 * len(labels), 4)
     axes = figure.subplots()
     of_each = runs_of_each(reports)
     width = 0.8 / len(of_each)
@@ -84,7 +68,7 @@ def plot_reliability(reports: Sequence[RobustnessReport]) -> "tuple[Figure, tupl
         ValueError: If there are no reports, or they differ in what they were measured on.
     """
     check_comparable(reports)
-    figure = _picture(8, 4.4)
+    figure = figure_of(8, 4.4)
     for axes, images in zip(figure.subplots(1, 2, sharey=True), ("clean", "corrupted"), strict=True):
         axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", linewidth=1)
         for number, (name, runs) in enumerate(runs_of_each(reports)):
@@ -118,7 +102,7 @@ def draw_errors(reports: Sequence[RobustnessReport], path: str | Path) -> None:
     Raises:
         ValueError: If there are no reports, or they differ in what they were measured on.
     """
-    _save(plot_errors(reports)[0], path)
+    save_figure(plot_errors(reports)[0], path)
 
 
 def draw_reliability(reports: Sequence[RobustnessReport], path: str | Path) -> None:
@@ -131,12 +115,7 @@ def draw_reliability(reports: Sequence[RobustnessReport], path: str | Path) -> N
     Raises:
         ValueError: If there are no reports, or they differ in what they were measured on.
     """
-    _save(plot_reliability(reports)[0], path)
-
-
-def _save(figure: "Figure", path: str | Path) -> None:
-    with whole_file(path) as part:
-        figure.savefig(part, dpi=150, format=Path(path).suffix[1:] or "png")
+    save_figure(plot_reliability(reports)[0], path)
 
 
 def _label(name: str) -> str:
