@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from lightning_augmix.injection.replacement import Replacement
 
-__all__ = ["Notice", "log_picture"]
+__all__ = ["Notice", "log_figure", "log_picture"]
 
 
 class Notice:
@@ -66,6 +66,21 @@ class Notice:
     @rank_zero_only
     def _write(self) -> None:
         save_hparams_to_yaml(f"{self._logger.log_dir}/augmix.yaml", self._settings)
+
+
+def log_figure(logger: Logger, name: str, value: float, step: int) -> None:
+    """Logs a number, or warns that the logger refuses it.
+
+    Args:
+        logger: The logger.
+        name: The name in the logger.
+        value: The number.
+        step: The step of the training.
+    """
+    try:
+        logger.log_metrics({name: value}, step)
+    except Exception as error:
+        rank_zero_warn(f"{type(logger).__name__} did not take {name}: {type(error).__name__}: {error}")
 
 
 def log_picture(logger: Logger, name: str, levels: NDArray[np.uint8], step: int) -> None:

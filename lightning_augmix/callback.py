@@ -12,6 +12,7 @@ apart: the batch size finder has it true while it makes validation loaders). Wit
 augmented.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal, get_args
 
@@ -28,6 +29,7 @@ from lightning_augmix.injection.epochs import CHECKPOINT_KEY, Pass
 from lightning_augmix.injection.session import Session
 from lightning_augmix.losses import JSDLoss
 from lightning_augmix.operations import AugmentationSet
+from lightning_augmix.plans.schedule import Schedule
 from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = ["AugMixCallback"]
@@ -75,6 +77,10 @@ class AugMixCallback(pl.Callback):
             (``ToTensor``, ``Normalize``, …) is done on the device, before ``on_after_batch_transfer``. The collate
             function must just stack the images, and nothing but conversions may come after AugMix. In YAML, write
             ``"on": device``, in quotes.
+        warmup_epochs: Number of epochs in which the severity rises to its value, in equal steps.
+        milestones: Severities from epochs on, counted from 0, such as ``{30: 5}``, in place of ``severity``.
+        clean_epochs: Number of epochs at the end without AugMix; the Trainer needs ``max_epochs``. (The severity that
+            holds is logged as ``augmix/current_severity``.)
         log_images: Number of training images to log beside their originals when the fit starts, to loggers that take
             pictures (TensorBoard, MLflow, W&B); 0 for none. Iterable datasets are not read twice for it.
         on_unsupported: What happens if AugMix cannot be placed for certain or did not reach an image: ``"raise"`` ends
@@ -111,6 +117,9 @@ class AugMixCallback(pl.Callback):
         image_key: ImageKey | None = None,
         inject: bool = True,
         on: Literal["workers", "device"] = "workers",
+        warmup_epochs: int = 0,
+        milestones: Mapping[int, float] | None = None,
+        clean_epochs: int = 0,
         log_images: int = 0,
         on_unsupported: OnUnsupported = "raise",
     ) -> None:
@@ -119,6 +128,12 @@ class AugMixCallback(pl.Callback):
         self.image_key = check_image_key(image_key)
         self.inject = boolean("inject", inject)
         self.on: Literal["workers", "device"] = one_of("on", on, ("workers", "device"))
+        self.schedule = Schedule(warmup_epochs, milestones or {}, clean_epochs)
+        if self.schedule and severity == 0:
+            raise ValueError(
+                "Expected argument `severity` to be above 0 with `warmup_epochs`, `milestones` or `clean_epochs`; got "
+                "0: to begin without AugMix, use a milestone, such as {0: 0, 10: 3}."
+            )
         self.log_images = integer("log_images", log_images, at_least=0)
         self.on_unsupported: OnUnsupported = one_of("on_unsupported", on_unsupported, get_args(OnUnsupported))
         of_placing = {
@@ -163,7 +178,12 @@ class AugMixCallback(pl.Callback):
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the augmentation, as checkpoints hold it."""
-        return {**self.transform.hyperparameters.arguments(), "views": self.views, "seed": self.seed}
+        return {
+            **self.transform.hyperparameters.arguments(),
+            "views": self.views,
+            "seed": self.seed,
+            **self.schedule.arguments(),
+        }
 
     # Not by `state_dict`, which would make Lightning refuse a second AugMixCallback in words of its own.
     def on_save_checkpoint(
@@ -189,7 +209,9 @@ class AugMixCallback(pl.Callback):
             rank_zero_warn("The checkpoint was written without AugMixCallback: training goes on with AugMix from here.")
             return
         changes = [
-            f"{name} from {before.get(name)!r} to {now[name]!r}" for name in now if before.get(name) != now[name]
+            f"{name} from {before.get(name)!r} to {now.get(name)!r}"
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
         ]
         if changes:
             rank_zero_warn(f"Training goes on with other augmentation than the checkpoint's: {', '.join(changes)}.")
@@ -200,7 +222,7 @@ class AugMixCallback(pl.Callback):
         session.check_loaders()
         session.check_hooks(pl_module)
         session.check_epoch()
-        session.log_images()
+        session.telling.start(pl_module, session.first_loader)
         if self.views and not any(isinstance(module, JSDLoss) for module in pl_module.modules()):
             self.tell(
                 f"Batches have {1 + self.views} images for each target, all clean ones first, and "
@@ -211,8 +233,8 @@ class AugMixCallback(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells loggers the hyperparameters, and workers the epoch; Lightning iterates over the loaders after this."""
         session = self._session_of(trainer)
-        session.tell_loggers()
         session.advance_epoch()
+        session.telling.start_epoch()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -225,8 +247,15 @@ class AugMixCallback(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Checks the same where the step itself fetched the batch."""
-        self._session_of(trainer).check_batch()
+        """Checks the same where the step itself fetched the batch, and measures the step."""
+        session = self._session_of(trainer)
+        session.check_batch()
+        session.telling.end_step(session.first_loader)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tells how many images were augmented."""
+        session = self._session_of(trainer)
+        session.telling.end(session.first_loader)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Undoes everything at the end of a fit."""

@@ -38,6 +38,9 @@ class AugMixCallbackConfig(AugmentAndMixTransformConfig):
     image_key: Any = None  # a key or a position; OmegaConf has no union of the two
     inject: bool = True
     on: str = "workers"
+    warmup_epochs: int = 0
+    milestones: dict[int, float] | None = None
+    clean_epochs: int = 0
     log_images: int = 0
     on_unsupported: str = "raise"
 

@@ -1,5 +1,6 @@
 """AugMix as a torchvision transform."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from lightning_augmix._views import Views, copied
 from lightning_augmix.engines import select_engine
 from lightning_augmix.functional import augmix_with_keys
 from lightning_augmix.operations import AugmentationSet
-from lightning_augmix.plans.hyperparameters import validate
+from lightning_augmix.plans.hyperparameters import Hyperparameters, validate
 from lightning_augmix.plans.keys import GeneratorKeys, KeySource
 
 __all__ = ["AugmentAndMixTransform"]
@@ -126,18 +127,32 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Augments one image of the sample."""
         keys, is_alone = params["keys"], self.keys.stand_in is not None
+        hyperparameters = self._hyperparameters_now()
+        tally, began = self.keys.audit.tally, time.perf_counter_ns()
+        if is_alone or hyperparameters.severity == 0:
+            tally = None
         try:
             if self.on_device and not is_alone:
                 check_for_device(inpt)
+                if tally is not None:
+                    tally.add(images=len(keys))
                 # A copy, because the image is the dataset's own, which may change or close it.
-                return Pending(copied(inpt), keys, Settings(self.hyperparameters, self.engine, self.views))
-            augmented = augmix_with_keys(inpt, keys, self.hyperparameters, self.engine)
+                return Pending(copied(inpt), keys, Settings(hyperparameters, self.engine, self.views))
+            augmented = augmix_with_keys(inpt, keys, hyperparameters, self.engine)
         except UnsupportedImageError as error:
             if self.on_unsupported == "raise":
                 raise
             refuse(str(error), "warn")
             augmented = [inpt] * len(keys)
+        else:
+            if tally is not None:
+                in_it = len(inpt) if getattr(inpt, "ndim", 3) == 4 else 1
+                tally.add(images=in_it * len(keys), augmenting=time.perf_counter_ns() - began)
         return Views([inpt, *augmented]) if self.views and not is_alone else augmented[0]
+
+    def _hyperparameters_now(self) -> Hyperparameters:
+        severity = self.keys.severity
+        return self.hyperparameters if severity is None else self.hyperparameters.with_severity(severity)
 
     def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
         # torchvision's own rule passes masks and boxes to every transform and skips arrays.

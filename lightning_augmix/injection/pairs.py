@@ -1,7 +1,6 @@
 """Training images without and with AugMix, from the same random draws: for pictures."""
 
 import copy
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -41,7 +40,7 @@ def pairs(
     states = RandomStates(generators_of(dataset))
     try:
         # Severity 0 changes nothing, and draws the same keys.
-        clean = _images(dataset, _with(transform, replace(transform.hyperparameters, severity=0.0)), count, image_key)
+        clean = _images(dataset, _with(transform, transform.hyperparameters.with_severity(0.0)), count, image_key)
         states.restore()
         augmented = _images(dataset, _with(transform, transform.hyperparameters), count, image_key)
     finally:

@@ -5,7 +5,8 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -15,41 +16,18 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_augmix._device import PendingBatch
-from lightning_augmix._errors import OnUnsupported, PlacementError
-from lightning_augmix._loggers import Notice, log_picture
+from lightning_augmix._errors import PlacementError
 from lightning_augmix.injection.advice import BY_HAND
-from lightning_augmix.injection.decide import ImageKey
 from lightning_augmix.injection.epochs import Pass, batches_trained_on, first_epoch
 from lightning_augmix.injection.guard import Guard, guarded
 from lightning_augmix.injection.loaders import clone_dataloader, inject
-from lightning_augmix.injection.pairs import pairs
 from lightning_augmix.injection.replacement import Replacement
+from lightning_augmix.injection.settings import Settings
 from lightning_augmix.injection.survey import survey
-from lightning_augmix.pictures import tiled_pairs
+from lightning_augmix.injection.telling import Telling
 from lightning_augmix.plans.keys import WITHOUT_SEED, RunKeys
-from lightning_augmix.transform import AugmentAndMixTransform
 
 __all__ = ["Session"]
-
-
-class Settings(Protocol):
-    """What a session asks of the callback, which explains it."""
-
-    transform: AugmentAndMixTransform
-    views: int
-    seed: int | None
-    image_key: ImageKey | None
-    inject: bool
-    on: Literal["workers", "device"]
-    log_images: int
-    on_unsupported: OnUnsupported
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What decides the augmentation."""
-
-    def tell(self, report: str) -> None:
-        """Logs what was done to the data, once."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +57,7 @@ class Session:
     Attributes:
         trainer: See above.
         resumed: The pass over the data that the fit resumes, if it does.
+        telling: Tells of the fit.
     """
 
     def __init__(self, trainer: pl.Trainer, callback: Settings) -> None:
@@ -86,7 +65,7 @@ class Session:
         self.resumed: Pass | None = None
         self._callback = callback
         self._callbacks = list(trainer.callbacks)  # type: ignore[attr-defined]
-        self._keys = RunKeys(callback.seed, trainer.global_rank)
+        self._keys = RunKeys(callback.seed, trainer.global_rank, _severities(trainer, callback))
         self._clones: list[_Clone] = []
         self._left_out = False  # a loader, because it cannot be augmented
         self._position = 0  # of the next loader, among those that are made together
@@ -100,8 +79,7 @@ class Session:
         self._replace(self._to_undo, trainer.fit_loop, "setup_data", self._setup_data)
         if callback.on == "device":
             self._replace(self._to_undo, trainer.strategy, "batch_to_device", self._batch_to_device)
-        settings = {**callback.settings, "engine": callback.transform.engine}
-        self._notices = [Notice(logger, settings, self._to_undo) for logger in trainer.loggers]
+        self.telling = Telling(trainer, callback, self._keys, self._to_undo)
         if not callback.inject:
             self._keys.strict = True
             self._to_undo.callback(setattr, callback.transform, "keys", callback.transform.keys)
@@ -295,29 +273,10 @@ class Session:
             assert self.trainer.fit_loop._data_fetcher is not None
             iter(self.trainer.fit_loop._data_fetcher)
 
-    def tell_loggers(self) -> None:
-        """Tells the loggers the hyperparameters, once."""
-        while self._notices:
-            self._notices.pop(0).give()
-
-    def log_images(self) -> None:
-        """Logs training images beside their originals, where that was asked for."""
-        callback = self._callback
-        datasets = [clone.original.dataset for clone in self._clones]
-        if not callback.log_images or not self.trainer.is_global_zero or not datasets:
-            return
-        if isinstance(datasets[0], IterableDataset):
-            rank_zero_warn("No training images are logged: an iterable dataset can be read but once.")
-            return
-        transform = copy.copy(callback.transform)
-        transform.keys = self._keys.for_loader(0)
-        try:
-            picture = tiled_pairs(*pairs(datasets[0], transform, callback.log_images, image_key=callback.image_key))
-        except Exception as error:  # training can do without
-            rank_zero_warn(f"No training images are logged: {type(error).__name__}: {error}")
-            return
-        for logger in self.trainer.loggers:
-            log_picture(logger, "augmix/images", picture, self.trainer.global_step)
+    @property
+    def first_loader(self) -> DataLoader[Any] | None:
+        """The user's loader in whose place the first augmented one is."""
+        return self._clones[0].original if self._clones else None
 
     def advance_epoch(self) -> None:
         """Goes on to the next epoch, if batches of this one were seen."""
@@ -367,3 +326,17 @@ class Session:
                 loader.__dict__["dataset"] = original.dataset
                 loader.collate_fn = original.collate_fn
                 loader._iterator = None
+
+
+def _severities(trainer: pl.Trainer, callback: Settings) -> Callable[[int], float] | None:
+    """The severity in an epoch, if it follows the epochs."""
+    schedule, base = callback.schedule, callback.transform.hyperparameters.severity
+    if not schedule:
+        return None
+    limit = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None
+    if schedule.clean_epochs and (limit is None or limit <= schedule.clean_epochs):
+        raise ValueError(
+            f"Expected argument `clean_epochs` to be below the Trainer's `max_epochs`; got {schedule.clean_epochs} and "
+            f"max_epochs={trainer.max_epochs}: set `max_epochs`, or leave out `clean_epochs`."
+        )
+    return partial(schedule.severity, base, max_epochs=limit)

@@ -4,8 +4,9 @@ from contextvars import ContextVar
 from enum import Enum, auto
 
 import torch
+from torch.utils.data import get_worker_info
 
-__all__ = ["Audit", "Sample", "StandIn", "current_sample", "shared"]
+__all__ = ["Audit", "Sample", "StandIn", "Tally", "current_sample", "shared"]
 
 
 class StandIn(Enum):
@@ -67,18 +68,63 @@ def current_sample() -> Sample | None:
     return _sample.get()
 
 
+_WORKERS = 256  # with counts of their own: where several add to one, some may be lost
+
+
+class Tally:
+    """Counts of what is augmented, kept in memory that worker processes share; each process adds to its own."""
+
+    def __init__(self) -> None:
+        self._counts: torch.Tensor = torch.zeros((_WORKERS + 1, 3), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._rows = self._counts.numpy()
+
+    def __getstate__(self) -> torch.Tensor:
+        return self._counts  # an array would be copied
+
+    def __setstate__(self, counts: torch.Tensor) -> None:
+        self._counts, self._rows = counts, counts.numpy()
+
+    def add(self, *, images: int = 0, augmenting: int = 0, loading: int = 0) -> None:
+        """Adds to the counts.
+
+        Args:
+            images: Augmented images.
+            augmenting: Nanoseconds spent on that.
+            loading: Nanoseconds spent on making samples, that included.
+        """
+        worker = get_worker_info()
+        row = self._rows[0 if worker is None else 1 + worker.id % _WORKERS]
+        row[0] += images
+        row[1] += augmenting
+        row[2] += loading
+
+    @property
+    def images(self) -> int:
+        """Images that were augmented."""
+        return int(self._rows[:, 0].sum())
+
+    @property
+    def share(self) -> float:
+        """The share of the time for samples that augmenting takes; 0 before there is any."""
+        _, augmenting, loading = self._rows.sum(axis=0).tolist()
+        return augmenting / loading if loading else 0.0
+
+
 class Audit:
     """Counts the keys that are drawn for one training loader or dataset.
 
     Args:
         across_processes: Whether :attr:`used` is kept, in memory that worker processes share.
+        tally: See below.
 
     Attributes:
         drawn: Keys drawn in this process, in any of its threads: a dataset may transform in threads of its own.
         stand_in: What threads of the dataset's own get in place of keys during an experiment.
+        tally: Counts what is augmented; ``None`` where that is of no interest.
     """
 
-    def __init__(self, *, across_processes: bool = False) -> None:
+    def __init__(self, *, across_processes: bool = False, tally: Tally | None = None) -> None:
+        self.tally = tally
         self.drawn = 0
         self.stand_in: StandIn | None = None
         self._used = shared(0) if across_processes else None

@@ -52,6 +52,14 @@ class Hyperparameters:
         """The largest number of operations a chain can have."""
         return self.depth if self.depth > 0 else 3
 
+    def with_severity(self, severity: float) -> "Hyperparameters":
+        """Returns the same with another severity.
+
+        Args:
+            severity: In [0, 10].
+        """
+        return validate(severity, self.width, self.depth, self.alpha, self.augmentation_set)
+
     def arguments(self) -> dict[str, Any]:
         """The hyperparameters as keyword arguments, with lists for tuples, for loggers and YAML."""
         chosen = self.augmentation_set

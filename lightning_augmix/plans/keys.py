@@ -3,11 +3,12 @@
 import copy
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 
-from lightning_augmix.plans.audit import Audit, Sample, StandIn, current_sample, shared
+from lightning_augmix.plans.audit import Audit, Sample, StandIn, Tally, current_sample, shared
 
 __all__ = ["WITHOUT_SEED", "GeneratorKeys", "KeySource", "RunKeys", "fold_in"]
 
@@ -66,6 +67,11 @@ class KeySource(ABC):
         source = copy.copy(self)
         source.place = place
         return source
+
+    @property
+    def severity(self) -> float | None:
+        """The severity now, where it follows the epochs; ``None`` where it is that of the transform."""
+        return None
 
     @property
     def stand_in(self) -> StandIn | None:
@@ -141,13 +147,15 @@ class RunKeys(KeySource):
     Args:
         seed: The seed, or ``None``.
         rank: The global rank of this process, for keys without a seed.
+        severity_of: The severity in an epoch; ``None`` where it is that of the transform.
     """
 
-    def __init__(self, seed: int | None, rank: int) -> None:
+    def __init__(self, seed: int | None, rank: int, severity_of: Callable[[int], float] | None = None) -> None:
         super().__init__()
-        self.audit = Audit(across_processes=True)
+        self.audit = Audit(across_processes=True, tally=Tally())
         self.seed = seed
         self.rank = rank
+        self._severity_of = severity_of
         self._loader = 0
         self._epoch, self._strict = shared(0), shared(0)
 
@@ -156,15 +164,20 @@ class RunKeys(KeySource):
         return self
 
     def for_loader(self, position: int) -> "RunKeys":
-        """Returns the keys of one of several loaders in the run, with an audit of their own.
+        """Returns the keys of one of several loaders in the run, with an audit of their own and the run's tally.
 
         Args:
             position: The loader's position, from 0.
         """
         keys = copy.copy(self)
-        keys.audit = Audit(across_processes=True)
+        keys.audit = Audit(across_processes=True, tally=self.audit.tally)
         keys._loader = position
         return keys
+
+    @property
+    def severity(self) -> float | None:
+        """See :attr:`KeySource.severity`."""
+        return None if self._severity_of is None else self._severity_of(self.epoch)
 
     @property
     def epoch(self) -> int:
