@@ -79,8 +79,8 @@ class AugMixCallback(pl.Callback):
             ``"on": device``, in quotes.
         warmup_epochs: Number of epochs in which the severity rises to its value, in equal steps.
         milestones: Severities from epochs on, counted from 0, such as ``{30: 5}``, in place of ``severity``.
-        clean_epochs: Number of epochs at the end without AugMix; the Trainer needs ``max_epochs``. (The severity that
-            holds is logged as ``augmix/current_severity``.)
+        clean_epochs: Number of epochs at the end without AugMix; the Trainer needs ``max_epochs``. Where the severity
+            follows the epochs, the one that holds is logged as ``augmix/current_severity``.
         log_images: Number of training images to log beside their originals when the fit starts, to loggers that take
             pictures (TensorBoard, MLflow, W&B); 0 for none. Iterable datasets are not read twice for it.
         on_unsupported: What happens if AugMix cannot be placed for certain or did not reach an image: ``"raise"`` ends

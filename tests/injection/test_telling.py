@@ -142,10 +142,12 @@ def logged(folder):
     return [float(value) for value in found if value]
 
 
-@pytest.mark.parametrize(("seconds", "engine", "is_bound"), [(0.0, "pillow", True), (0.1, "numba", False)])
-def test_a_training_that_waits_for_augmix_is_told_so_once(seconds, engine, is_bound, fit, tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("seconds", "engine", "width", "is_bound"), [(0.0, "pillow", 6, True), (0.1, "numba", 1, False)]
+)
+def test_a_training_that_waits_for_augmix_is_told_so_once(seconds, engine, width, is_bound, fit, tmp_path, caplog):
     csv_logger = CSVLogger(tmp_path, "", "run")
-    callback = AugMixCallback(3, engine=engine, width=6, depth=3)
+    callback = AugMixCallback(3, engine=engine, width=width, depth=width)
     fit(callback, Quick(seconds), logger=csv_logger, log_every_n_steps=1, max_epochs=1)
     (fraction,) = logged(tmp_path / "run")
     assert (fraction > 0.5) is is_bound
