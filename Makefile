@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 
-.PHONY: help install train test test-slow lint simd clean
+.PHONY: help install train test test-slow lint docs simd clean
 
 help: ## Print this help
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -32,6 +32,9 @@ lint: $(VENV)/installed-test ## Check style and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/installed-docs ## Build the site into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
 # Both packages own the folder PIL, so one has to go before the other comes; pip then says that torchvision misses
 # pillow, which is only the name. Needs the headers of zlib and libjpeg.
 simd: $(VENV)/installed-test ## Replace Pillow by Pillow-SIMD in .venv, built for AVX2 where the processor has it
@@ -41,4 +44,4 @@ simd: $(VENV)/installed-test ## Replace Pillow by Pillow-SIMD in .venv, built fo
 	$(VENV)/bin/python -c "import PIL; print('Pillow-SIMD', PIL.__version__)"
 
 clean: ## Remove .venv and everything that was built or measured
-	rm -rf $(VENV) build dist outputs multirun .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site outputs multirun .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

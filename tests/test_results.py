@@ -1,4 +1,4 @@
-"""The README's figures are those of the raw reports."""
+"""The figures of the README and of the page on robustness are those of the raw reports."""
 
 import re
 from pathlib import Path
@@ -10,13 +10,13 @@ from lightning_augmix.robustness.published import CORRUPTIONS
 from lightning_augmix.robustness.report import RobustnessReport
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, PAGE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/robustness.md"))
 LABELS = {"standard": "standard", "augmix": "AugMix", "jsd": "AugMix and `JSDLoss`"}
 LIFTING = ["fog", "frost", "snow", "brightness", "contrast"]
 
 
 SEEDS = {"fashion_mnist": 3, "cifar10": 2}
-HEADINGS = {"fashion_mnist": "### What it gives on Fashion-MNIST", "cifar10": "### What it gives on CIFAR-10"}
+HEADINGS = {"fashion_mnist": "## What it gives on Fashion-MNIST", "cifar10": "## What it gives on CIFAR-10"}
 
 
 def reports(kind, data="fashion_mnist"):
@@ -39,7 +39,7 @@ def mean_without(kind, corruptions):
 
 
 def section(data):
-    return README.partition(f"{HEADINGS[data]}\n")[2].partition("\n#")[0]
+    return PAGE.partition(f"{HEADINGS[data]}\n")[2].partition("\n#")[0]
 
 
 def row(label, data):
@@ -53,6 +53,15 @@ def test_the_tables_say_what_the_reports_say(kind, data):
     values = np.array([figures(report) for report in reports(kind, data)])
     pairs = zip(values.mean(axis=0), values.std(axis=0, ddof=1), strict=True)
     assert row(LABELS[kind], data) == [f"{mean:.1f} ± {deviation:.1f}" for mean, deviation in pairs]
+
+
+def test_the_readme_says_what_the_reports_say():
+    means = {kind: np.mean([figures(report)[:2] for report in reports(kind, "cifar10")], axis=0) for kind in LABELS}
+    for kind, (clean, corrupted) in means.items():
+        assert f"| {LABELS[kind]} | {clean:.1f} | {corrupted:.1f} |" in README
+    text = " ".join(README.split())
+    assert f"fell from {means['standard'][1]:.1f} % to {means['jsd'][1]:.1f} %" in text
+    assert f"{['no', 'one', 'two', 'three'][SEEDS['cifar10']]} seeds" in text
 
 
 def test_the_text_says_what_the_reports_on_cifar_10_say():
@@ -77,7 +86,7 @@ def test_the_text_says_what_the_reports_on_cifar_10_say():
 )
 def test_the_text_says_what_the_reports_say(left_out, place):
     cut = 1 - mean_without("jsd", left_out) / mean_without("standard", left_out)
-    assert re.findall(place, " ".join(README.split())) == [f"{100 * cut:.1f}"]
+    assert re.findall(place, " ".join(PAGE.split())) == [f"{100 * cut:.1f}"]
 
 
 def test_the_text_says_what_the_report_on_all_operations_says():
@@ -85,7 +94,7 @@ def test_the_text_says_what_the_report_on_all_operations_says():
     assert "contrast" in report.operations
     error = np.mean([report.errors[name] for name in LIFTING])
     instead = mean_without("jsd", set(CORRUPTIONS) - set(LIFTING))
-    assert f"these five have {100 * error:.1f} % error instead of {100 * instead:.1f} %" in " ".join(README.split())
+    assert f"these five have {100 * error:.1f} % error instead of {100 * instead:.1f} %" in " ".join(PAGE.split())
 
 
 @pytest.mark.parametrize("data", SEEDS)

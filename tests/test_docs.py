@@ -1,0 +1,157 @@
+"""The README and the site: their code runs, their commands compose, their files are there."""
+
+import re
+import shlex
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_module
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import FakeData
+
+from lightning_augmix.commands.schemas import register
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SIZE = (3, 32, 40)
+
+
+def blocks(page, language):
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def every_page(test):
+    return pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)(test)
+
+
+class Model(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 40, 10))
+
+    def forward(self, images):
+        return self.network(images)
+
+    def training_step(self, batch, batch_idx):
+        images, targets = batch
+        return nn.functional.cross_entropy(self(images), targets)
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.01)
+
+
+class Data(pl.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(images(transforms.ToTensor()), batch_size=8, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(images(transforms.ToTensor()), batch_size=8)
+
+
+def images(transform=None):
+    return FakeData(16, SIZE, 10, transform)
+
+
+def what_readers_have():
+    """What the text takes for granted: a model, data, a photograph."""
+    model = Model()
+    return {
+        "pl": pl,
+        "torch": torch,
+        "model": model,
+        "network": model.network,
+        "data": Data(),
+        "image": Image.fromarray(torch.randint(256, (48, 64, 3), dtype=torch.uint8).numpy()),
+        "dataset": images(transforms.ToTensor()),
+        "loader": Data().train_dataloader(),
+        "test_images": images(),
+        "test_data": images(transforms.ToTensor()),
+        "to_input": transforms.ToTensor(),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*litlogger", "ignore:The '.*_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than the logging interval")
+@every_page
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = what_readers_have()
+    if page.stem in ("hydra", "README"):
+        register()
+        with initialize_config_module("lightning_augmix.commands.configs", version_base="1.3"):
+            names["cfg"] = compose("train")
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), names)
+
+
+COMMANDS = {
+    command.name: command.name.removeprefix("augmix-")
+    for command in entry_points(group="console_scripts")
+    if command.name.startswith("augmix-")
+}
+
+
+def commands(page):
+    """The command lines of a page that are ours: name and arguments."""
+    for block in blocks(page, "bash"):
+        for line in re.sub(r"\\\n *", "", block).splitlines():
+            words = shlex.split(re.sub(r"\$\([^)]*\)|\$\{[^}]*\}|\$\w+", "x", line), comments=True)
+            if words and words[0] in COMMANDS:
+                yield words[0], words[1:]
+
+
+@every_page
+def test_the_commands_of_a_page_compose(page):
+    register()
+    for name, words in commands(page):
+        flags = [word for word in words if word.startswith("-")]
+        assert set(flags) <= {"--multirun", "--help", "--cfg"}, flags
+        overrides = [word for word in words if "=" in word]
+        if "--multirun" in flags:  # one value of each
+            overrides = [re.sub(r"=([^\[{]*?),.*", r"=\1", word) for word in overrides]
+        with initialize_config_module("lightning_augmix.commands.configs", version_base="1.3"):
+            compose(COMMANDS[name], overrides, return_hydra_config=True)
+
+
+def test_the_pages_have_commands_of_each_kind():
+    seen = {name for page in PAGES for name, _ in commands(page)}
+    assert seen == {"augmix-train", "augmix-evaluate", "augmix-bench", "augmix-preview"}
+
+
+@every_page
+def test_the_yaml_of_a_page_is_yaml(page):
+    for block in blocks(page, "yaml"):
+        assert yaml.safe_load(block)
+
+
+@every_page
+def test_what_a_page_links_to_is_there(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_each_page_is_in_the_navigation():
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
+    settings = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
+    assert sorted(name for entry in settings["nav"] for name in entry.values()) == [page.name for page in PAGES[1:]]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) < 1000
