@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from lightning_augmix._figures import figure_of, save_figure
 from lightning_augmix._text import printable
 
 __all__ = [
@@ -249,6 +250,7 @@ def _end(folder: Path, before: frozenset[tuple[Path, int]], failed: JobFailedErr
     runs = [record for key, record in _records(folder).items() if key not in before]
     runs.sort(key=lambda run: run["number"])
     _print(folder, runs)
+    _draw(folder, runs)
     failures = sum(run["error"] is not None for run in runs)
     if failures or failed is not None:
         sys.exit(f"{failures} of {len(runs)} runs failed.")
@@ -259,14 +261,45 @@ def _print(folder: Path, runs: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    shared = set.intersection(*(set(run["overrides"]) for run in runs)) if len(runs) > 1 else set()
     names = list(dict.fromkeys(name for run in runs for name in run["measures"]))
     table = Table("run", *names, title="Runs", title_justify="left")
-    for run in runs:
-        name = ", ".join(each for each in run["overrides"] if each not in shared) or str(run["number"])
+    for run, own in zip(runs, _own_overrides(runs), strict=True):
+        name = ", ".join(own) or str(run["number"])
         measures = [f"{run['measures'][name]:.2%}" if name in run["measures"] else "" for name in names]
         cells = ["failed", *measures[1:]] if run["error"] is not None else measures
         table.add_row(Text(printable(name)), *cells)
     console = Console()
     console.print(table)
     console.print(f"Runs: {printable(str(folder))}", soft_wrap=True, markup=False)
+
+
+def _own_overrides(runs: list[dict[str, Any]]) -> list[list[str]]:
+    """The overrides of each run that not all have."""
+    shared = set.intersection(*(set(run["overrides"]) for run in runs)) if len(runs) > 1 else set()
+    return [[each for each in run["overrides"] if each not in shared] for run in runs]
+
+
+def _draw(folder: Path, runs: list[dict[str, Any]]) -> None:
+    """Draws the error on corrupted images against that on clean ones, where several runs measured both."""
+    points = []
+    for run, own in zip(runs, _own_overrides(runs), strict=True):
+        clean = next((name for name in run["measures"] if name.endswith(" accuracy")), None)
+        if run["error"] is None and clean is not None and "corrupted accuracy" in run["measures"]:
+            values = ", ".join(each.partition("=")[2] for each in own) or str(run["number"])
+            errors = [100 * (1 - run["measures"][name]) for name in (clean, "corrupted accuracy")]
+            points.append((printable(values), *errors))
+    if len(points) < 2:
+        return
+    names = dict.fromkeys(each.partition("=")[0] for own in _own_overrides(runs) for each in own)
+    figure = figure_of(7, 5)
+    axes = figure.subplots()
+    axes.scatter([x for _, x, _ in points], [y for _, _, y in points], color="C0", zorder=2)
+    for label, x, y in points:
+        axes.annotate(label.replace("$", r"\$"), (x, y), (5, 3), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="error on clean images in %", ylabel="error on corrupted images in %")
+    axes.set_title(", ".join(names).replace("$", r"\$"), fontsize=9, loc="left")
+    axes.margins(0.12)
+    axes.grid(color="0.9", zorder=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, folder / "sweep.png")
+    print(f"Clean against corrupted error: {printable(str(folder / 'sweep.png'))}")

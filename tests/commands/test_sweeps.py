@@ -222,3 +222,36 @@ def test_a_bad_run_among_several_at_the_same_time_ends_alone(tmp_path):
     assert "augmix-train: Expected argument `learning_rate`" in run.stderr
     assert "Traceback" not in run.stderr
     assert [record["error"] is None for record in records(tmp_path / "two")] == [True, False]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_measures_corruptions_ends_with_a_picture_of_both_errors(command, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(sweeps, "save_figure", lambda figure, path: figures.append((figure, path)))
+    printed = command(
+        "--multirun",
+        "augmix.severity=1,5",
+        "augmix.width=1,2",
+        "objective=corrupted_accuracy",
+        "data.train_images=64",
+        "trainer.max_epochs=1",
+        "hydra.sweep.dir=sweep",
+        *QUICK,
+    )
+    ((figure, path),) = figures
+    assert str(path) == "sweep/sweep.png"
+    assert "Clean against corrupted error: sweep/sweep.png" in printed
+    (axes,) = figure.axes
+    drawn = {
+        text.get_text(): axes.collections[0].get_offsets()[number].tolist() for number, text in enumerate(axes.texts)
+    }
+    assert drawn.keys() == {"1, 1", "1, 2", "5, 1", "5, 2"}
+    for record in records(tmp_path / "sweep"):
+        values = ", ".join(each.partition("=")[2] for each in record["overrides"][:2])
+        clean, corrupted = (1 - record["measures"][name] for name in ("held-out accuracy", "corrupted accuracy"))
+        assert drawn[values] == pytest.approx([100 * clean, 100 * corrupted])
+
+
+def test_a_sweep_that_measures_no_corruptions_has_no_picture(command, tmp_path):
+    command(*SMALL, "seed=1,2", "hydra.sweep.dir=sweep")
+    assert not (tmp_path / "sweep" / "sweep.png").exists()
