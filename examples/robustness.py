@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from lightning_augmix import AugMixCallback, JSDLoss, evaluate_robustness
-from lightning_augmix.robustness.computed import compute_corruptions
+from lightning_augmix import AugMixCallback, JSDLoss, compute_corruptions, evaluate_robustness
 
 TO_INPUT = v2.Compose([v2.Resize((16, 16)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()])
 
@@ -40,16 +39,8 @@ class DigitClassifier(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 16, 3),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.LazyLinear(10),
-        )
-        self.layers(torch.zeros(1, 1, 16, 16))
+        convolutions = nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU()
+        self.layers = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(32 * 5 * 5, 10))
         self.loss = JSDLoss(weight=12, views=2)  # in place of nn.CrossEntropyLoss()
 
     def forward(self, images: Tensor) -> Any:

@@ -57,7 +57,7 @@ def test_off_is_a_callback_that_does_nothing():
 
 
 def test_every_group_of_the_schema_is_there():
-    groups = {"augmix", "callbacks", "data", "experiment", "hparams_search", "logger", "model", "trainer"}
+    groups = {"augmix", "callbacks", "cluster", "data", "experiment", "hparams_search", "logger", "model", "trainer"}
     assert {group for group, _ in OPTIONS} == groups
 
 
@@ -137,3 +137,17 @@ def test_a_callbacks_group_can_take_the_callback(tmp_path):
         cfg = compose("config", ["callbacks.augmix.severity=5"])
     assert cfg.callbacks.timer.interval == "step"
     assert instantiate(cfg.callbacks.augmix).transform.hyperparameters.severity == 5
+
+
+def test_jobs_of_a_cluster_have_a_task_for_each_device():
+    cfg = compose("train", ["cluster=slurm", "trainer.devices=4", "trainer.num_nodes=2"], return_hydra_config=True)
+    launcher = OmegaConf.to_container(cfg.hydra.launcher, resolve=False)
+    assert launcher["_target_"].endswith("SlurmLauncher")
+    values = {name: cfg.hydra.launcher[name] for name in ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task")}
+    assert values == {"nodes": 2, "tasks_per_node": 4, "gpus_per_node": 4, "cpus_per_task": 2}
+    assert (cfg.trainer.strategy, cfg.trainer.accelerator, cfg.trainer.num_nodes) == ("ddp", "gpu", 2)
+
+
+def test_a_model_may_be_shared_out():
+    trainer = compose("train", ["trainer=fsdp", "trainer.num_nodes=3"]).trainer
+    assert (trainer.strategy, trainer.accelerator, trainer.devices, trainer.num_nodes) == ("fsdp", "gpu", -1, 3)

@@ -199,13 +199,18 @@ def test_an_interrupted_sweep_goes_on(launcher, number, tmp_path):
 
 
 @pytest.mark.slow
-def test_runs_at_the_same_time_share_the_processors_and_give_what_one_alone_gives(tmp_path):
+@pytest.mark.parametrize(
+    ("launcher", "threads"),
+    [(["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], {}), (["cluster=local"], {"OMP_NUM_THREADS": "1"})],
+    ids=["joblib", "submitit"],
+)
+def test_runs_at_the_same_time_share_the_processors_and_give_what_one_alone_gives(launcher, threads, tmp_path):
     arguments = [sys.executable, "-m", "lightning_augmix.commands.train", *SMALL, "data.num_workers=1", "seed=0,1"]
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*arguments, "hydra.sweep.dir=one"], cwd=tmp_path, env=alone, check=True)
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
-    subprocess.run([*arguments, "hydra.sweep.dir=two", *launcher], cwd=tmp_path, check=True)
+    env = {**os.environ, **threads}
+    subprocess.run([*arguments, "hydra.sweep.dir=two", *launcher], cwd=tmp_path, env=env, check=True)
 
     for seed in ("0", "1"):
         one, two = (tmp_path / name / seed / "logs" / "metrics.csv" for name in ("one", "two"))
