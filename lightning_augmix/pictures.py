@@ -312,7 +312,7 @@ def _values(image: Any) -> NDArray[Any]:
     values: NDArray[Any] = image.detach().cpu().float().numpy() if is_tensor else np.asarray(image)
     if is_tensor and not image.is_floating_point():
         values = values.astype(np.uint8)
-    if is_tensor and values.ndim == 3:
+    if values.ndim == 3 and (is_tensor or values.shape[2] not in (1, 3)):
         values = values.transpose(1, 2, 0)
     return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
 

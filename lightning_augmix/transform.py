@@ -135,7 +135,7 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
             if self.on_device and not is_alone:
                 check_for_device(inpt)
                 if tally is not None:
-                    tally.add(images=len(keys))
+                    tally.add(len(keys))
                 # A copy, because the image is the dataset's own, which may change or close it.
                 return Pending(copied(inpt), keys, Settings(hyperparameters, self.engine, self.views))
             augmented = augmix_with_keys(inpt, keys, hyperparameters, self.engine)
@@ -147,7 +147,7 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         else:
             if tally is not None:
                 in_it = len(inpt) if getattr(inpt, "ndim", 3) == 4 else 1
-                tally.add(images=in_it * len(keys), augmenting=time.perf_counter_ns() - began)
+                tally.add(in_it * len(keys), time.perf_counter_ns() - began)
         return Views([inpt, *augmented]) if self.views and not is_alone else augmented[0]
 
     def _hyperparameters_now(self) -> Hyperparameters:

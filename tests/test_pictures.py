@@ -146,7 +146,7 @@ def test_batches_are_shown_in_rows_of_clean_and_augmented():
     assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["clean", "AugMix", "clean", "AugMix"]
 
 
-@pytest.mark.parametrize("kind", ["pil", "array", "tensor", "float", "normalised"])
+@pytest.mark.parametrize("kind", ["pil", "array", "channels_first", "tensor", "float", "normalised"])
 def test_batches_look_as_they_are(kind):
     levels = np.zeros((5, 7, 3), np.uint8)
     levels[:, :3] = 255
@@ -154,6 +154,7 @@ def test_batches_look_as_they_are(kind):
     image = {
         "pil": Image.fromarray(levels),
         "array": levels,
+        "channels_first": levels.transpose(2, 0, 1),
         "tensor": tensor,
         "float": tensor / 255,
         "normalised": (tensor / 255 - torch.tensor([0.5, 0.4, 0.3])[:, None, None]) / 0.25,

@@ -112,17 +112,22 @@ def _named(place: str) -> Any:
     found = getattr(import_module(module), name, None)
     if found is None:
         raise UsageError(f"Expected argument `from` to be module:name; {module} has no {name}.")
-    return found if hasattr(found, "__getitem__") or not callable(found) else found()
+    is_data = any(hasattr(found, name) for name in ("__getitem__", "__iter__", "train_dataloader"))
+    return found() if isinstance(found, type) or not is_data else found
 
 
 def _training_dataset(data: Any) -> Any:
-    """The dataset itself, that of a loader, or of the loader that a data module or module makes."""
+    """The dataset itself, that of a loader, or of the first loader that a data module or module makes."""
+    from torch.utils._pytree import tree_leaves
+    from torch.utils.data import DataLoader
+
     if hasattr(data, "train_dataloader"):
         data.prepare_data()
         if hasattr(data, "setup"):
             data.setup("fit")
         data = data.train_dataloader()
-    return getattr(data, "dataset", data)
+    loader = next((each for each in tree_leaves(data) if isinstance(each, DataLoader)), None)
+    return data if loader is None else loader.dataset
 
 
 main = hydra_command("augmix-preview", "preview", preview)

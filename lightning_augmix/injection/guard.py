@@ -1,7 +1,6 @@
 """The guard of a training dataset: each of its samples goes through AugMix, once, and its image does."""
 
 import os
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -96,15 +95,10 @@ class Guard:
         """
         self._start_in_process()
         if not self._has_given_up:
-            known, began = len(self._known), time.perf_counter_ns()
             try:
-                sample = self._made(dataset, index, load)
+                return self._made(dataset, index, load)
             except PlacementError as error:
                 self._refuse(error)
-            else:
-                if len(self._known) == known:  # without an experiment
-                    self._tally(began)
-                return sample
         with self.keys.sample(index, StandIn.IDENTITY):
             return load(dataset)
 
@@ -122,8 +116,6 @@ class Guard:
             PlacementError: As for :meth:`make`, as far as it shows without an experiment.
         """
         self._start_in_process()
-        is_within = self.keys.audit.is_making_sample()  # of a dataset that chains this one
-        began = time.perf_counter_ns()
         with self.keys.sample(None, StandIn.IDENTITY if self._has_given_up else None) as made:
             sample = load()
             if sample is None or self._has_given_up:
@@ -131,18 +123,12 @@ class Guard:
                 return sample
             try:
                 if self.way == "applied":
-                    sample = self._applied(sample, None, made.foreign)
-                elif self.way == "inserted":
+                    return self._applied(sample, None, made.foreign)
+                if self.way == "inserted":
                     self._check_next(sample, drawn, made.foreign)
             except PlacementError as error:
                 self._refuse(error)
-            if not is_within:
-                self._tally(began)
             return sample
-
-    def _tally(self, began: int) -> None:
-        if self.keys.audit.tally is not None:
-            self.keys.audit.tally.add(loading=time.perf_counter_ns() - began)
 
     def _check_next(self, sample: Any, drawn: int, foreign: int) -> None:
         # A dataset may read ahead, and may make several samples of one image: one key by the first sample.

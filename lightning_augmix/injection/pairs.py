@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset
 
+from lightning_augmix._errors import PlacementError
 from lightning_augmix._randomness import RandomStates, generators_of
 from lightning_augmix.injection.decide import ImageKey
-from lightning_augmix.injection.entries import candidates, entries_of
+from lightning_augmix.injection.entries import candidates, describe_entries, entries_of
 from lightning_augmix.injection.loaders import inject
 from lightning_augmix.injection.samples import field_of
 from lightning_augmix.plans.hyperparameters import Hyperparameters
@@ -65,4 +66,10 @@ def _images(dataset: Any, transform: AugmentAndMixTransform, count: int, image_k
 
 
 def _image(sample: Any, image_key: ImageKey | None) -> Any:
-    return candidates(entries_of(sample))[0].value if image_key is None else field_of(sample, image_key)
+    if image_key is not None:
+        return field_of(sample, image_key)
+    entries = entries_of(sample)
+    pictures = candidates(entries)
+    if not pictures:
+        raise PlacementError(f"No entry of the sample is a picture:\n{describe_entries(entries)}")
+    return pictures[0].value

@@ -134,8 +134,8 @@ class Session:
             return self._opaque(loader)
         # A `CombinedLoader` that the user keeps comes back with the clones that Lightning has put into it.
         original = next((clone.original for clone in self._clones if clone.dataset is loader.dataset), loader)
-        if keys.seed is not None:
-            self._check_for_seed(loader, original.dataset)
+        if keys.follow_epochs:
+            self._check_for_epochs(loader, original.dataset)
         if callback.inject:
             keys = keys.for_loader(self._position)
             transform = copy.copy(callback.transform)
@@ -178,26 +178,34 @@ class Session:
         self._keys.strict = False
         return loader
 
-    def _check_for_seed(self, loader: DataLoader[Any], dataset: Any) -> None:
-        seed = f"`seed={self._keys.seed}`"
-        if isinstance(dataset, IterableDataset):
+    def _check_for_epochs(self, loader: DataLoader[Any], dataset: Any) -> None:
+        """Refuses loaders whose samples have no index, or no certain epoch, if the augmentation depends on them."""
+        seed = self._keys.seed
+        what = "a severity that follows the epochs" if seed is None else f"`seed={seed}`"
+        remedy = "leave out the schedule" if seed is None else WITHOUT_SEED
+        if seed is not None and isinstance(dataset, IterableDataset):
             raise PlacementError(
-                f"{seed} makes the augmentation of a sample depend on its index, and an iterable dataset "
-                f"({type(dataset).__name__}) has none: {WITHOUT_SEED}."
+                f"{what} makes the augmentation of a sample depend on its index, and an iterable dataset "
+                f"({type(dataset).__name__}) has none: {remedy}."
             )
         if loader.num_workers > 0 and type(loader).__iter__ is not DataLoader.__iter__:
             raise PlacementError(
-                f"{seed} needs worker processes that load one epoch after the other, and a {type(loader).__name__}, "
+                f"{what} needs worker processes that load one epoch after the other, and a {type(loader).__name__}, "
                 "which has an `__iter__` of its own, may have them load ahead: use a DataLoader with "
-                f"`persistent_workers=True`, or {WITHOUT_SEED}."
+                f"`persistent_workers=True`, or {remedy}."
             )
         try:
             len(loader)
         except TypeError:
+            kind = type(dataset if isinstance(dataset, IterableDataset) else loader.sampler).__name__
+            if seed is None:
+                rank_zero_warn(
+                    f"The severity follows the epochs, which do not end if {kind}, without a length, does not."
+                )
+                return
             raise PlacementError(
-                f"{seed} makes the augmentation of a sample depend on the epoch, and the sampler "
-                f"({type(loader.sampler).__name__}) has no length, so epochs may never end: "
-                f"{WITHOUT_SEED}."
+                f"{what} makes the augmentation of a sample depend on the epoch, and the sampler ({kind}) has no "
+                f"length, so epochs may never end: {remedy}."
             ) from None
 
     def _batch_to_device(
@@ -266,17 +274,19 @@ class Session:
         """Loads for the epoch that a resumed run begins with."""
         epoch = first_epoch(self.trainer, self.resumed)
         self._batches_before = batches_trained_on(self.trainer)
-        if self._keys.seed is not None and self._keys.epoch != epoch:
+        if self._keys.epoch == epoch:
+            return
+        self._keys.epoch = epoch
+        if self._keys.follow_epochs:
             # The loaders were made in `configure_optimizers`, before the checkpoint told the epoch, and workers may
             # have loaded for the wrong one: iterate anew, as Lightning does at the start of every later epoch.
-            self._keys.epoch = epoch
             assert self.trainer.fit_loop._data_fetcher is not None
             iter(self.trainer.fit_loop._data_fetcher)
 
     @property
-    def first_loader(self) -> DataLoader[Any] | None:
-        """The user's loader in whose place the first augmented one is."""
-        return self._clones[0].original if self._clones else None
+    def loaders(self) -> list[DataLoader[Any]]:
+        """The user's loaders in whose place the augmented ones are."""
+        return [clone.original for clone in self._clones if clone.loader() is not None]
 
     def advance_epoch(self) -> None:
         """Goes on to the next epoch, if batches of this one were seen."""
@@ -334,7 +344,9 @@ def _severities(trainer: pl.Trainer, callback: Settings) -> Callable[[int], floa
     if not schedule:
         return None
     limit = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None
-    if schedule.clean_epochs and (limit is None or limit <= schedule.clean_epochs):
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        limit = None
+    elif schedule.clean_epochs and (limit is None or limit <= schedule.clean_epochs):
         raise ValueError(
             f"Expected argument `clean_epochs` to be below the Trainer's `max_epochs`; got {schedule.clean_epochs} and "
             f"max_epochs={trainer.max_epochs}: set `max_epochs`, or leave out `clean_epochs`."

@@ -1,6 +1,7 @@
 """What a fit tells, beside what was done to its data: hyperparameters, images, figures and advice."""
 
 import copy
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,7 +15,7 @@ from lightning_augmix._loggers import Notice, log_figure, log_picture
 from lightning_augmix.engines import select_engine
 from lightning_augmix.injection.pairs import pairs
 from lightning_augmix.injection.settings import Settings
-from lightning_augmix.injection.waiting import Loading, Waiting, advice
+from lightning_augmix.injection.waiting import Loading, Waiting, advice, processors_of_rank
 from lightning_augmix.pictures import tiled_pairs
 from lightning_augmix.plans.audit import Tally
 from lightning_augmix.plans.keys import RunKeys
@@ -41,17 +42,17 @@ class Telling:
         self._notices = [Notice(logger, settings, until) for logger in trainer.loggers]
         self._waiting: Waiting | None = None
 
-    def start(self, pl_module: pl.LightningModule, loader: DataLoader[Any] | None) -> None:
+    def start(self, pl_module: pl.LightningModule, loaders: Sequence[DataLoader[Any]]) -> None:
         """Logs images, if that was asked for, says what AugMix may cost, and measures steps from here on.
 
         Args:
             pl_module: The module that is trained.
-            loader: The user's first training loader; ``None`` if it is no ``DataLoader``.
+            loaders: The user's training loaders, those that are a ``DataLoader``.
         """
-        if self._callback.log_images and loader is not None and self._trainer.is_global_zero:
-            self._log_images(loader.dataset)
+        if self._callback.log_images and loaders and self._trainer.is_global_zero:
+            self._log_images(loaders[0].dataset)
         self._tell_of_regularisation(pl_module)
-        self._waiting = Waiting(self._trainer.fit_loop.epoch_loop, self._until)
+        self._waiting = Waiting(self._trainer.fit_loop.epoch_loop, self._tally, self._device, self._until)
 
     def start_epoch(self) -> None:
         """Tells the loggers the hyperparameters, once, after what others log before."""
@@ -64,23 +65,29 @@ class Telling:
             for logger in self._trainer.loggers:
                 log_figure(logger, "augmix/current_severity", severity, self._trainer.global_step)
 
-    def end_step(self, loader: DataLoader[Any] | None) -> None:
+    def end_step(self, loaders: Sequence[DataLoader[Any]]) -> None:
         """Measures a step, and tells of what it waited for after enough of them.
 
         Args:
-            loader: As for :meth:`start`.
+            loaders: As for :meth:`start`.
         """
         if self._waiting is not None and self._waiting.end_step():
-            self._tell_of_waiting(self._waiting, loader)
+            self._tell_of_waiting(self._waiting, loaders)
 
-    def end(self, loader: DataLoader[Any] | None) -> None:
+    def end(self, loaders: Sequence[DataLoader[Any]]) -> None:
         """Tells how many images were augmented, and what a short training waited for.
 
         Args:
-            loader: As for :meth:`start`.
+            loaders: As for :meth:`start`.
         """
         if self._waiting is not None:
-            self._tell_of_waiting(self._waiting, loader)
+            self._tell_of_waiting(self._waiting, loaders)
+        is_run = not self._trainer.fast_dev_run  # type: ignore[attr-defined]
+        if is_run and self._callback.schedule.clean_epochs and self._keys.severity != 0:
+            rank_zero_warn(
+                f"The training ended before the last clean_epochs={self._callback.schedule.clean_epochs} of "
+                f"max_epochs={self._trainer.max_epochs}: all of it had AugMix."
+            )
         ranks = self._trainer.world_size
         of_process = f" in this process, one of {ranks}," if ranks > 1 else ""
         rank_zero_info(f"AugMix augmented {self._tally.images:,} images{of_process} with the engine {self._engine}.")
@@ -90,8 +97,7 @@ class Telling:
             rank_zero_warn("No training images are logged: an iterable dataset can be read but once.")
             return
         transform = copy.copy(self._callback.transform)
-        transform.keys = self._keys.for_loader(0)
-        transform.keys.audit.tally = None  # they are not trained on
+        transform.keys = self._keys.for_pictures()
         try:
             both = pairs(dataset, transform, self._callback.log_images, image_key=self._callback.image_key)
             picture = tiled_pairs(*both)
@@ -103,24 +109,28 @@ class Telling:
 
     def _tell_of_regularisation(self, pl_module: pl.LightningModule) -> None:
         parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad and not is_lazy(p))
+        if type(self._trainer.strategy).__name__.startswith(("FSDP", "DeepSpeed", "ModelParallel")):
+            parameters = 0  # these are a part of them
         epochs = self._trainer.max_epochs or 0
         reasons = [f"small models (this one trains {parameters:,} parameters)"] if 0 < parameters < _SMALL else []
         reasons += [f"short trainings (this one has max_epochs={epochs})"] if 0 < epochs < _SHORT else []
         if reasons and self._callback.transform.hyperparameters.severity > 0:
             self._callback.tell(f"AugMix is a regulariser: {' and '.join(reasons)} can lose accuracy on clean images.")
 
-    def _tell_of_waiting(self, waiting: Waiting, loader: DataLoader[Any] | None) -> None:
+    def _tell_of_waiting(self, waiting: Waiting, loaders: Sequence[DataLoader[Any]]) -> None:
         self._waiting = None
         if waiting.fraction is None:
             return
         for logger in self._trainer.loggers:
             log_figure(logger, "augmix/data_wait_fraction", waiting.fraction, self._trainer.global_step)
-        if loader is None:
+        if not loaders:
             return
-        callback = self._callback
+        callback, trainer = self._callback, self._trainer
+        # An iterable dataset repeats itself in each worker, unless it shares itself out.
+        may_have_more = len(loaders) == 1 and not isinstance(loaders[0].dataset, IterableDataset)
         loading = Loading(
-            self._tally.share,
-            loader.num_workers,
+            sum(loader.num_workers for loader in loaders),
+            processors_of_rank(max(1, trainer.world_size // trainer.num_nodes)) if may_have_more else 0,
             self._engine,
             may_leave_to_device=callback.inject and callback.on == "workers" and self._device.type != "cpu",
         )

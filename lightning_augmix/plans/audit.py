@@ -68,46 +68,58 @@ def current_sample() -> Sample | None:
     return _sample.get()
 
 
-_WORKERS = 256  # with counts of their own: where several add to one, some may be lost
+_ROWS, _OF_A_LOADER = 1024, 64  # processes with counts of their own, and how many of a loader
 
 
 class Tally:
-    """Counts of what is augmented, kept in memory that worker processes share; each process adds to its own."""
+    """Counts of what is augmented, kept in memory that worker processes share; each process adds to its own.
 
-    def __init__(self) -> None:
-        self._counts: torch.Tensor = torch.zeros((_WORKERS + 1, 3), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        self._rows = self._counts.numpy()
+    Args:
+        loader: The position of the loader, among several.
+        counts: Those of the other loaders, to count with them.
+    """
 
-    def __getstate__(self) -> torch.Tensor:
-        return self._counts  # an array would be copied
+    def __init__(self, loader: int = 0, counts: torch.Tensor | None = None) -> None:
+        if counts is None:
+            counts = torch.zeros((_ROWS, 2), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._loader, self._counts = loader, counts
+        self._rows = counts.numpy()
 
-    def __setstate__(self, counts: torch.Tensor) -> None:
-        self._counts, self._rows = counts, counts.numpy()
+    def __getstate__(self) -> tuple[int, torch.Tensor]:
+        return self._loader, self._counts  # an array would be copied
 
-    def add(self, *, images: int = 0, augmenting: int = 0, loading: int = 0) -> None:
+    def __setstate__(self, state: tuple[int, torch.Tensor]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+    def of_loader(self, position: int) -> "Tally":
+        """Returns a tally that counts with this one, for another loader.
+
+        Args:
+            position: The loader's position.
+        """
+        return Tally(position, self._counts)
+
+    def add(self, images: int, nanoseconds: int = 0) -> None:
         """Adds to the counts.
 
         Args:
             images: Augmented images.
-            augmenting: Nanoseconds spent on that.
-            loading: Nanoseconds spent on making samples, that included.
+            nanoseconds: The time spent on that.
         """
         worker = get_worker_info()
-        row = self._rows[0 if worker is None else 1 + worker.id % _WORKERS]
+        row = self._rows[(_OF_A_LOADER * self._loader + (0 if worker is None else 1 + worker.id)) % _ROWS]
         row[0] += images
-        row[1] += augmenting
-        row[2] += loading
+        row[1] += nanoseconds
 
     @property
     def images(self) -> int:
-        """Images that were augmented."""
+        """Images that were augmented, for all loaders."""
         return int(self._rows[:, 0].sum())
 
     @property
-    def share(self) -> float:
-        """The share of the time for samples that augmenting takes; 0 before there is any."""
-        _, augmenting, loading = self._rows.sum(axis=0).tolist()
-        return augmenting / loading if loading else 0.0
+    def seconds(self) -> float:
+        """Seconds that all processes together have spent on that."""
+        return float(self._rows[:, 1].sum()) / 1e9
 
 
 class Audit:

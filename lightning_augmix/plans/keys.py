@@ -170,7 +170,7 @@ class RunKeys(KeySource):
             position: The loader's position, from 0.
         """
         keys = copy.copy(self)
-        keys.audit = Audit(across_processes=True, tally=self.audit.tally)
+        keys.audit = Audit(across_processes=True, tally=self.audit.tally and self.audit.tally.of_loader(position))
         keys._loader = position
         return keys
 
@@ -178,6 +178,17 @@ class RunKeys(KeySource):
     def severity(self) -> float | None:
         """See :attr:`KeySource.severity`."""
         return None if self._severity_of is None else self._severity_of(self.epoch)
+
+    def for_pictures(self) -> "RunKeys":
+        """Returns the keys of pictures that are not trained on: they are not counted, and have no schedule."""
+        keys = copy.copy(self)
+        keys.audit, keys._severity_of = Audit(across_processes=True), None
+        return keys
+
+    @property
+    def follow_epochs(self) -> bool:
+        """Whether the augmentation depends on the epoch."""
+        return self.seed is not None or self._severity_of is not None
 
     @property
     def epoch(self) -> int:

@@ -7,6 +7,7 @@ from lightning_augmix.commands import preview
 from toy import dim_image
 
 command = fixture_of("augmix-preview", preview.main)
+original = preview._training_dataset
 
 
 def written(root):
@@ -23,7 +24,7 @@ def test_a_photograph_is_drawn_step_by_step_and_in_a_grid(command, tmp_path):
     assert names == {"augmix.png", "augmix.svg", "grid.png", "grid.svg"}
     assert all(str(folder / name) in printed for name in names)
     with Image.open(folder / "augmix.png") as picture:
-        assert picture.width > picture.height > 300
+        assert min(picture.size) > 300
 
 
 def test_without_one_there_is_one_of_scikit_learns(command, tmp_path):
@@ -48,15 +49,23 @@ def test_photographs_of_cameras_are_upright_and_of_other_modes_in_colour(command
 
 
 MINE = """
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from lightning_augmix import AugmentAndMixTransform
-from toy import Data, Dim, to_tensor
+from toy import Data, Dim, Recorder, to_tensor
 
 dataset = Dim(to_tensor())
 loader = DataLoader(dataset)
 data_module = Data()
 nothing = None
+module = Recorder({"train": lambda: loader})
+several = Recorder({"train": lambda: [loader, loader]})
+part = Subset(dataset, [3])
+
+class Two(Dim):
+    def __init__(self):
+        super().__init__(to_tensor(), 2)
+
 taken = Dim(transforms.Compose([AugmentAndMixTransform(), transforms.ToTensor()]))
 
 def factory():
@@ -64,14 +73,23 @@ def factory():
 """
 
 
-@pytest.mark.parametrize("name", ["dataset", "loader", "data_module", "factory", "Data"])
+@pytest.mark.parametrize("name", ["dataset", "loader", "data_module", "factory", "Data", "Two", "module", "several"])
 def test_training_images_of_ones_own_are_drawn_with_and_without_augmix(name, command, tmp_path):
     (tmp_path / "its_data.py").write_text(MINE)
     command(f"from=its_data:{name}", "images=3")
     names, folder = written(tmp_path)
     assert names == {"batch.png", "batch.svg"}
     with Image.open(folder / "batch.png") as picture:
-        assert picture.width > picture.height > 300
+        assert min(picture.size) > 300
+
+
+def test_a_part_of_a_dataset_is_drawn_and_not_the_whole(command, tmp_path, monkeypatch):
+    (tmp_path / "its_data.py").write_text(MINE)
+    seen = []
+    monkeypatch.setattr(preview, "_training_dataset", lambda data: seen.append(data) or original(data))
+    command("from=its_data:part", "images=3")
+    (part,) = seen
+    assert len(part) == len(original(part)) == 1
 
 
 def test_training_images_of_the_commands_data(command, tmp_path):

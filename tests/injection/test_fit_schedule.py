@@ -1,15 +1,18 @@
 """Severities that follow the epochs, in fits."""
 
 import csv
+import itertools
 
 import numpy as np
 import pytest
 from lightning.pytorch.loggers import CSVLogger
+from timm.data.loader import MultiEpochsDataLoader
+from torch.utils.data import IterableDataset
 from torchvision import transforms
 
-from lightning_augmix import AugMixCallback, apply_plan, sample_plan
+from lightning_augmix import AugMixCallback, PlacementError, apply_plan, sample_plan
 from lightning_augmix.plans.keys import fold_in
-from toy import CERTAIN, Data, Dim, Recorder, digest, dim_image, loader, to_tensor, trainer
+from toy import CERTAIN, Data, Dim, Recorder, Scheduled, digest, dim_image, is_augmented, loader, to_tensor, trainer
 
 OPERATIONS = {"augmentation_set": ["rotate", "solarize"], "alpha": 1e6}
 
@@ -121,3 +124,62 @@ def test_clean_epochs_need_others_before_them(clean_epochs, max_epochs, tmp_path
 def test_a_schedule_needs_a_severity():
     with pytest.raises(ValueError, match=r"`severity` to be above 0 with .*such as \{0: 0, 10: 3\}"):
         AugMixCallback(0, warmup_epochs=3)
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_a_resume_whose_loaders_are_made_early_goes_on_with_the_schedule(seed, tmp_path):
+    ckpt_path = None
+    for epochs in (1, 2, 3):
+        module = Scheduled()
+        callback = AugMixCallback(10, **CERTAIN, seed=seed, milestones={2: 0})
+        run = trainer(callback, root=tmp_path, max_epochs=epochs)
+        run.fit(module, datamodule=Data(), ckpt_path=ckpt_path, weights_only=False)
+        assert set(module.fraction("train")) == {1.0 if epochs < 3 else 0.0}
+        ckpt_path = tmp_path / f"{epochs}.ckpt"
+        run.save_checkpoint(ckpt_path)
+
+
+def test_pictures_for_loggers_have_the_severity_without_a_schedule(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("lightning_augmix.injection.telling.tiled_pairs", lambda *both: made.append(both))
+    callback = AugMixCallback(10, **CERTAIN, log_images=4, milestones={0: 0, 1: 3})
+    trainer(callback, root=tmp_path, logger=CSVLogger(tmp_path), log_every_n_steps=1).fit(Recorder(), datamodule=Data())
+    ((clean, augmented),) = made
+    assert [is_augmented(image) for image in clean + augmented] == [False] * 4 + [True] * 4
+
+
+def test_a_training_that_ends_before_its_clean_epochs_is_told_so(tmp_path):
+    run = trainer(AugMixCallback(10, **CERTAIN, clean_epochs=2), root=tmp_path, max_epochs=9, max_steps=3)
+    with pytest.warns(UserWarning, match="ended before the last clean_epochs=2 of max_epochs=9: all of it had AugMix"):
+        run.fit(Recorder(), datamodule=Data())
+
+
+def test_a_quick_trial_runs(tmp_path):
+    module = Recorder()
+    trainer(AugMixCallback(10, **CERTAIN, clean_epochs=3), root=tmp_path, fast_dev_run=True).fit(
+        module, datamodule=Data()
+    )
+    assert module.fraction("train") == [1.0]
+
+
+class Endless(IterableDataset):
+    def __init__(self):
+        self.transform = to_tensor()
+
+    def __iter__(self):
+        return ((self.transform(dim_image(index % 8)), index % 8) for index in itertools.count())
+
+
+def test_epochs_that_may_never_end_are_told(tmp_path):
+    module = Recorder({"train": lambda: loader(Endless())})
+    run = trainer(AugMixCallback(10, **CERTAIN, warmup_epochs=3), root=tmp_path, max_epochs=-1, max_steps=3)
+    with pytest.warns(UserWarning, match="which do not end if Endless, without a length, does not"):
+        run.fit(module)
+
+
+@pytest.mark.slow
+def test_loaders_that_load_ahead_are_refused(tmp_path):
+    module = Recorder({"train": lambda: MultiEpochsDataLoader(Dim(to_tensor()), num_workers=1)})
+    run = trainer(AugMixCallback(10, **CERTAIN, clean_epochs=1), root=tmp_path)
+    with pytest.raises(PlacementError, match="a severity that follows the epochs needs worker processes"):
+        run.fit(module)

@@ -62,3 +62,11 @@ def test_the_first_of_an_iterable():
 def test_what_cannot_be_augmented_is_refused():
     with pytest.raises(PlacementError, match="twice"):
         pairs(Dim(transforms.Compose([AugmentAndMixTransform(), transforms.ToTensor()])), AUGMIX, 2)
+
+
+def test_samples_without_a_picture_are_told():
+    flat = transforms.Compose([transforms.ToTensor(), transforms.Lambda(torch.flatten)])
+    with pytest.raises(
+        PlacementError, match=r"No entry of the sample is a picture:\n  sample\[0\]: float32 tensor \[360\]"
+    ):
+        pairs(Dim(flat), AUGMIX, 2)

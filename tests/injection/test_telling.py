@@ -17,8 +17,9 @@ from torch.utils.data import IterableDataset
 from torchvision import transforms
 
 from lightning_augmix import AugMixCallback
-from lightning_augmix.injection.waiting import STEPS, Loading, Waiting, advice
-from toy import CERTAIN, Data, Dim, Recorder, dim_image, loader, to_tensor, trainer
+from lightning_augmix.injection.waiting import Loading, Waiting, advice
+from lightning_augmix.plans.audit import Tally
+from toy import CERTAIN, Data, Dim, Recorder, Several, dim_image, loader, to_tensor, trainer
 
 
 def told(caplog, start):
@@ -156,7 +157,7 @@ def test_a_training_that_waits_for_augmix_is_told_so_once(seconds, engine, width
     if is_bound:
         share = re.fullmatch(
             r"AugMix slows this training down by some \d+%: a step waits [\d.e+]+ of [\d.e+]+ ms for data, and AugMix "
-            r"is (\d+)% of loading\. Try engine=\"auto\" \(now 'pillow'; the same bytes, faster\).*\.",
+            r"is (\d+)% of loading\. Try engine=\"auto\" \(now 'pillow'; the same images, faster\).*\.",
             slowed[0],
         )
         assert int(share[1]) > 50
@@ -188,16 +189,17 @@ class Loop:
 
 @pytest.fixture
 def steps(monkeypatch):
-    """A function that measures steps, the first of an epoch, that wait and take so long."""
+    """A function that measures steps, the first of an epoch, that wait, take, and augment so long."""
     clock = Clock()
     monkeypatch.setattr("lightning_augmix.injection.waiting.time", clock)
 
-    def steps(number, wait, step, first_wait=5.0):
-        loop, ends = Loop(), []
-        waiting = Waiting(loop, ExitStack())
+    def steps(number, wait, step, augmenting=0.0, first_wait=5.0, device="cpu"):
+        loop, ends, tally = Loop(), [], Tally()
+        waiting = Waiting(loop, tally, torch.device(device), ExitStack())
         for position in range(number):
             loop._on_before_fetch()
             clock.now += wait if position else first_wait
+            tally.add(1, int(1e9 * (augmenting if position else 100)))
             loop._on_after_fetch()
             clock.now += step
             ends.append(waiting.end_step())
@@ -208,67 +210,105 @@ def steps(monkeypatch):
 
 
 def test_the_first_step_of_an_epoch_and_what_lies_between_steps_are_left_out(steps):
-    waiting, ends, _ = steps(31, wait=0.25, step=0.75)
+    waiting, ends, _ = steps(31, wait=0.25, step=0.75, augmenting=0.5)
     assert (waiting.fraction, waiting.steps, any(ends)) == (0.25, 30, False)
+    assert waiting.augmenting == pytest.approx(15)
     assert steps(20, 0.25, 0.75)[0].fraction is None  # 19 say too little
 
 
 def test_measuring_ends(steps):
-    waiting, ends, loop = steps(STEPS + 50, wait=1.0, step=1.0)
-    assert [position for position, is_last in enumerate(ends) if is_last] == [STEPS]
-    assert waiting.steps == STEPS
+    waiting, ends, loop = steps(250, wait=1.0, step=1.0)
+    assert [position for position, is_last in enumerate(ends) if is_last] == [200]
+    assert waiting.steps == 200
     assert not vars(loop)
 
 
-@pytest.fixture
-def processors(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)), raising=False)
+def test_on_a_device_fewer_steps_are_measured_and_each_is_waited_for(steps, monkeypatch):
+    waits = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: waits.append(None))
+    waiting, _, loop = steps(250, wait=1.0, step=1.0, device="cuda")
+    assert (waiting.steps, len(waits)) == (50, 51)
+    assert not vars(loop)
 
 
-@pytest.mark.usefixtures("processors")
 @pytest.mark.parametrize(
-    ("wait", "step", "loading", "expected"),
+    ("wait", "step", "augmenting", "loading", "expected"),
     [
-        # Loading takes twice as long as computing, half of it AugMix: twice the workers.
+        # Two workers load a batch in the time of a step and a wait, half of it is AugMix: twice the workers.
         (
             0.5,
             0.5,
-            Loading(0.5, 2, "numba", False),
+            1.0,
+            Loading(2, 8, "numba", False),
             "by some 50%: a step waits 500 of 1e+03 ms for data, and AugMix is 50% of loading. "
             "Try num_workers=4 (now 2, with 8 processors).",
         ),
-        # All processors are at work.
-        (0.5, 0.5, Loading(0.5, 8, "numba", False), "50% of loading. Try a smaller width or depth."),
+        # All processors are at work, or more workers are no remedy.
+        (0.5, 0.5, 4.0, Loading(8, 8, "numba", False), "50% of loading. Try a smaller width or depth."),
+        (0.5, 0.5, 0.5, Loading(0, 0, "numba", False), "100% of loading. Try a smaller width or depth."),
         (
             0.5,
             0.5,
-            Loading(0.5, 8, "pillow", True),
-            "50% of loading. Try engine=\"auto\" (now 'pillow'; the same bytes, faster), or "
+            4.0,
+            Loading(8, 8, "pillow", True),
+            "50% of loading. Try engine=\"auto\" (now 'pillow'; the same images, faster), or "
             'on="device" (now "workers").',
         ),
         # Without workers, a step waits for all of its batch: a quarter of it is AugMix.
         (
             0.4,
             0.6,
-            Loading(0.25, 0, "numba", False),
+            0.1,
+            Loading(0, 8, "numba", False),
             "by some 10%: a step waits 400 of 1e+03 ms for data, and AugMix is 25% of loading. "
             "Try num_workers=1 (now 0, with 8 processors).",
         ),
-        # Files are slow, AugMix is not.
-        (0.9, 0.1, Loading(0.04, 2, "pillow", True), None),
+        # Files or the collate function are slow, AugMix is not.
+        (0.9, 0.1, 0.08, Loading(2, 8, "pillow", True), None),
         # Nothing waits.
-        (0.02, 0.98, Loading(0.9, 2, "pillow", True), None),
+        (0.02, 0.98, 1.8, Loading(2, 8, "pillow", True), None),
         # AugMix takes most of loading, but no more than what is waited for could be saved.
-        (0.1, 0.9, Loading(0.9, 4, "numba", False), "by some 10%"),
+        (0.1, 0.9, 3.6, Loading(4, 8, "numba", False), "by some 10%"),
     ],
 )
-def test_advice(wait, step, loading, expected, steps):
-    line = advice(steps(50, wait, step)[0], loading)
+def test_advice(wait, step, augmenting, loading, expected, steps):
+    line = advice(steps(50, wait, step, augmenting)[0], loading)
     assert line is None if expected is None else expected in line
 
 
 def test_a_short_fit_is_told_nothing(steps):
-    assert advice(steps(10, 0.9, 0.1)[0], Loading(0.9, 0, "pillow", True)) is None
+    assert advice(steps(10, 0.9, 0.1, 0.9)[0], Loading(0, 8, "pillow", True)) is None
+
+
+def test_several_loaders_count_each_for_itself():
+    tally = Tally()
+    for position in (0, 1, 2):
+        tally.of_loader(position).add(10 + position, 1_000_000_000)
+    assert (tally.images, tally.seconds) == (33, 3.0)
+
+
+@pytest.mark.slow
+def test_images_of_several_loaders_with_workers_are_counted(fit):
+    class Both(Several):
+        def train_dataloader(self):
+            return [loader(Dim(to_tensor(), 400), workers=1), loader(Dim(to_tensor(), 400), workers=1)]
+
+    assert fit(AugMixCallback(10, **CERTAIN), Both({}), max_epochs=1).startswith("AugMix augmented 800 images")
+
+
+@pytest.mark.slow
+def test_time_in_the_collate_function_is_not_augmixs(fit, caplog):
+    def slow(samples):
+        time.sleep(0.1)
+        return torch.utils.data.default_collate(samples)
+
+    class Slow(Quick):
+        def train_dataloader(self):
+            pipeline = transforms.Compose([transforms.ToTensor()])
+            return loader(Large(pipeline, 60), batch_size=2, collate_fn=slow, workers=1)
+
+    fit(AugMixCallback(3, width=1, depth=1), Slow(0.0), max_epochs=1)
+    assert not told(caplog, "AugMix slows")
 
 
 @pytest.mark.parametrize(
