@@ -58,7 +58,8 @@ class AugMixCallback(pl.Callback):
         augmentation_set: ``"all"``, ``"safe"`` (no overlap with the corruptions of CIFAR-C and ImageNet-C),
             ``"original"``, ``"photometric"`` (moves no pixels), or a sequence of operation names or operations.
         engine: ``"numba"``, ``"pillow"``, ``"torch"``, ``"triton"`` (for tensors on CUDA devices), or ``"auto"``:
-            ``numba``, and ``torch`` for tensors on a CUDA device, where they stay. All produce the same bytes.
+            ``numba``, and for tensors on a CUDA device, where they stay, ``triton``, or ``torch`` where it does not
+            work. All produce the same bytes.
         views: Number of augmented views of each training image that come with the clean one, for :class:`JSDLoss`; the
             paper uses 2, and 0 turns it off. The images of a batch of N samples are ``[(1 + views) · N, C, H, W]``: all
             clean ones first, then all first views, and so on; everything else is the same as without views. An image is

@@ -43,7 +43,8 @@ class AugmentAndMixTransform(v2.Transform):  # type: ignore[misc]  # torchvision
         augmentation_set: ``"all"``, ``"safe"`` (no overlap with the corruptions of CIFAR-C and ImageNet-C),
             ``"original"``, ``"photometric"`` (moves no pixels), or a sequence of operation names or operations.
         engine: ``"numba"``, ``"pillow"``, ``"torch"``, ``"triton"`` (for tensors on CUDA devices), or ``"auto"``:
-            ``numba``, and ``torch`` for tensors on a CUDA device, where they stay. All produce the same bytes.
+            ``numba``, and for tensors on a CUDA device, where they stay, ``triton``, or ``torch`` where it does not
+            work. All produce the same bytes.
 
     Attributes:
         hyperparameters: The validated hyperparameters.

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import FakeData
 
+from commands_fixture import train_in
 from lightning_augmix.commands.schemas import register
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +93,8 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch)
         register()
         with initialize_config_module("lightning_augmix.commands.configs", version_base="1.3"):
             names["cfg"] = compose("train")
+    if page.stem == "your-images":
+        train_in(tmp_path, "jsd")
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), names)
 
@@ -119,7 +122,7 @@ def test_the_commands_of_a_page_compose(page):
         flags = [word for word in words if word.startswith("-")]
         assert set(flags) <= {"--multirun", "--help", "--cfg"}, flags
         overrides = [word for word in words if "=" in word]
-        if "--multirun" in flags:  # one value of each
+        if "--multirun" in flags or any(word.startswith("cluster=") for word in words):  # one value of each
             overrides = [re.sub(r"=([^\[{]*?),.*", r"=\1", word) for word in overrides]
         with initialize_config_module("lightning_augmix.commands.configs", version_base="1.3"):
             compose(COMMANDS[name], overrides, return_hydra_config=True)

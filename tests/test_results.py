@@ -60,7 +60,8 @@ def test_the_readme_says_what_the_reports_say():
     for kind, (clean, corrupted) in means.items():
         assert f"| {LABELS[kind]} | {clean:.1f} | {corrupted:.1f} |" in README
     text = " ".join(README.split())
-    assert f"fell from {means['standard'][1]:.1f} % to {means['jsd'][1]:.1f} %" in text
+    errors = [f"{means[kind][1]:.1f} %" for kind in LABELS]
+    assert "fell from {} to {} with the callback alone, and to {} with".format(*errors) in text
     assert f"{['no', 'one', 'two', 'three'][SEEDS['cifar10']]} seeds" in text
 
 
@@ -74,6 +75,25 @@ def test_the_text_says_what_the_reports_on_cifar_10_say():
     assert f"{100 * (1 - corrupted['jsd'] / corrupted['standard']):.0f} % less error on corrupted images" in text
     assert f"{100 * (1 - excess['jsd'] / excess['standard']):.0f} % less of what corruptions add" in text
     assert f"{clean['jsd'] - clean['standard']:.1f} points more on clean ones" in text
+
+
+def test_the_text_says_which_corruptions_are_in_the_way():
+    excess = {
+        kind: {
+            name: np.mean([np.mean(report.errors[name]) - report.clean_error for report in reports(kind, "cifar10")])
+            for name in CORRUPTIONS
+        }
+        for kind in ("standard", "jsd")
+    }
+    cut = {name: round(100 * (1 - excess["jsd"][name] / excess["standard"][name])) for name in CORRUPTIONS}
+    well = [
+        cut[name] for name in CORRUPTIONS if "noise" in name or name.startswith(("defocus", "motion", "zoom", "pix"))
+    ]
+    weather = [cut[name] for name in ("fog", "frost", "snow")]
+    text = " ".join(section("cifar10").split())
+    assert f"falls by {min(well)} to {max(well)} % for noise, defocus, motion and zoom blur and pixelate" in text
+    assert f"by {cut['contrast']} % for contrast, {cut['glass_blur']} % for glass blur" in text
+    assert f"{min(weather)} to {max(weather)} % for fog, frost and snow" in text
 
 
 @pytest.mark.parametrize(
