@@ -11,8 +11,8 @@ TensorBoard shows only the hyperparameters that are logged first to a run: there
 """
 
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -77,10 +77,8 @@ def log_figure(logger: Logger, name: str, value: float, step: int) -> None:
         value: The number.
         step: The step of the training.
     """
-    try:
+    with _refusal_is_a_warning(logger, name):
         logger.log_metrics({name: value}, step)
-    except Exception as error:
-        rank_zero_warn(f"{type(logger).__name__} did not take {name}: {type(error).__name__}: {error}")
 
 
 def log_picture(logger: Logger, name: str, levels: NDArray[np.uint8], step: int) -> None:
@@ -93,13 +91,19 @@ def log_picture(logger: Logger, name: str, levels: NDArray[np.uint8], step: int)
         step: The step of the training.
     """
     run: Any = logger
-    try:
+    with _refusal_is_a_warning(logger, name):
         if _is_a("TensorBoardLogger", logger):
             run.experiment.add_image(name, levels, step, dataformats="HWC")
         elif _is_a("MLFlowLogger", logger):
             run.experiment.log_image(run.run_id, levels, f"{name}.png")
         elif _is_a("WandbLogger", logger):
             run.log_image(name, [levels], step)
+
+
+@contextmanager
+def _refusal_is_a_warning(logger: Logger, name: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         rank_zero_warn(f"{type(logger).__name__} did not take {name}: {type(error).__name__}: {error}")
 

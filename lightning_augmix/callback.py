@@ -223,7 +223,7 @@ class AugMixCallback(pl.Callback):
         session.check_loaders()
         session.check_hooks(pl_module)
         session.check_epoch()
-        session.telling.start(pl_module, session.loaders)
+        session.telling.start(pl_module)
         if self.views and not any(isinstance(module, JSDLoss) for module in pl_module.modules()):
             self.tell(
                 f"Batches have {1 + self.views} images for each target, all clean ones first, and "
@@ -251,12 +251,11 @@ class AugMixCallback(pl.Callback):
         """Checks the same where the step itself fetched the batch, and measures the step."""
         session = self._session_of(trainer)
         session.check_batch()
-        session.telling.end_step(session.loaders)
+        session.telling.end_step()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tells how many images were augmented."""
-        session = self._session_of(trainer)
-        session.telling.end(session.loaders)
+        self._session_of(trainer).telling.end()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Undoes everything at the end of a fit."""

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from lightning_augmix._checks import integer, number
+from lightning_augmix._figures import figure_of, save_figure
 from lightning_augmix.commands.console import UsageError, hydra_command, usage_errors
 
 if TYPE_CHECKING:
@@ -222,10 +223,8 @@ _OURS = ("torch", "triton", "with AugMix", "for the device")
 
 
 def _draw(results: "dict[str, list[Timing]]", path: Path) -> None:
-    from matplotlib.figure import Figure
-
     parts = {part: timings for part, timings in results.items() if part != "operations"}
-    figure = Figure(figsize=(3.6 * len(parts), 3.6), layout="constrained")
+    figure = figure_of(3.6 * len(parts), 3.6)
     for axes, (part, timings) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
         names = [timing.name for timing in timings]
         bars = axes.barh(
@@ -239,7 +238,7 @@ def _draw(results: "dict[str, list[Timing]]", path: Path) -> None:
         axes.set_title(part)
         axes.set_xlabel("ms per image")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 main = hydra_command("augmix-bench", "bench", bench)

@@ -249,21 +249,22 @@ def table_at_the_end() -> Iterator[None]:
 def _end(folder: Path, before: frozenset[tuple[Path, int]], failed: JobFailedError | None) -> None:
     runs = [record for key, record in _records(folder).items() if key not in before]
     runs.sort(key=lambda run: run["number"])
-    _print(folder, runs)
-    _draw(folder, runs)
+    overrides = _own_overrides(runs)
+    _print(folder, runs, overrides)
+    _draw(folder, runs, overrides)
     failures = sum(run["error"] is not None for run in runs)
     if failures or failed is not None:
         sys.exit(f"{failures} of {len(runs)} runs failed.")
 
 
-def _print(folder: Path, runs: list[dict[str, Any]]) -> None:
+def _print(folder: Path, runs: list[dict[str, Any]], overrides: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     names = list(dict.fromkeys(name for run in runs for name in run["measures"]))
     table = Table("run", *names, title="Runs", title_justify="left")
-    for run, own in zip(runs, _own_overrides(runs), strict=True):
+    for run, own in zip(runs, overrides, strict=True):
         name = ", ".join(own) or str(run["number"])
         measures = [f"{run['measures'][name]:.2%}" if name in run["measures"] else "" for name in names]
         cells = ["failed", *measures[1:]] if run["error"] is not None else measures
@@ -279,10 +280,10 @@ def _own_overrides(runs: list[dict[str, Any]]) -> list[list[str]]:
     return [[each for each in run["overrides"] if each not in shared] for run in runs]
 
 
-def _draw(folder: Path, runs: list[dict[str, Any]]) -> None:
+def _draw(folder: Path, runs: list[dict[str, Any]], overrides: list[list[str]]) -> None:
     """Draws the error on corrupted images against that on clean ones, where several runs measured both."""
     points = []
-    for run, own in zip(runs, _own_overrides(runs), strict=True):
+    for run, own in zip(runs, overrides, strict=True):
         clean = next((name for name in run["measures"] if name.endswith(" accuracy")), None)
         if run["error"] is None and clean is not None and "corrupted accuracy" in run["measures"]:
             values = ", ".join(each.partition("=")[2] for each in own) or str(run["number"])
@@ -290,7 +291,7 @@ def _draw(folder: Path, runs: list[dict[str, Any]]) -> None:
             points.append((printable(values), *errors))
     if len(points) < 2:
         return
-    names = dict.fromkeys(each.partition("=")[0] for own in _own_overrides(runs) for each in own)
+    names = dict.fromkeys(each.partition("=")[0] for own in overrides for each in own)
     figure = figure_of(7, 5)
     axes = figure.subplots()
     axes.scatter([x for _, x, _ in points], [y for _, _, y in points], color="C0", zorder=2)

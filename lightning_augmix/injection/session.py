@@ -79,7 +79,7 @@ class Session:
         self._replace(self._to_undo, trainer.fit_loop, "setup_data", self._setup_data)
         if callback.on == "device":
             self._replace(self._to_undo, trainer.strategy, "batch_to_device", self._batch_to_device)
-        self.telling = Telling(trainer, callback, self._keys, self._to_undo)
+        self.telling = Telling(trainer, callback, self._keys, self._loaders, self._to_undo)
         if not callback.inject:
             self._keys.strict = True
             self._to_undo.callback(setattr, callback.transform, "keys", callback.transform.keys)
@@ -283,8 +283,7 @@ class Session:
             assert self.trainer.fit_loop._data_fetcher is not None
             iter(self.trainer.fit_loop._data_fetcher)
 
-    @property
-    def loaders(self) -> list[DataLoader[Any]]:
+    def _loaders(self) -> list[DataLoader[Any]]:
         """The user's loaders in whose place the augmented ones are."""
         return [clone.original for clone in self._clones if clone.loader() is not None]
 

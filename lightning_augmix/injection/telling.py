@@ -1,7 +1,7 @@
 """What a fit tells, beside what was done to its data: hyperparameters, images, figures and advice."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -33,23 +33,31 @@ class Telling:
         trainer: The Trainer.
         callback: The callback.
         keys: The keys of the fit.
+        loaders: Returns the user's training loaders, those that are a ``DataLoader``.
         until: Undoes everything at the end of the fit.
     """
 
-    def __init__(self, trainer: pl.Trainer, callback: Settings, keys: RunKeys, until: ExitStack) -> None:
+    def __init__(
+        self,
+        trainer: pl.Trainer,
+        callback: Settings,
+        keys: RunKeys,
+        loaders: Callable[[], Sequence[DataLoader[Any]]],
+        until: ExitStack,
+    ) -> None:
         self._trainer, self._callback, self._keys, self._until = trainer, callback, keys, until
+        self._loaders = loaders
         settings = {**callback.settings, "engine": callback.transform.engine}
         self._notices = [Notice(logger, settings, until) for logger in trainer.loggers]
         self._waiting: Waiting | None = None
 
-    def start(self, pl_module: pl.LightningModule, loaders: Sequence[DataLoader[Any]]) -> None:
+    def start(self, pl_module: pl.LightningModule) -> None:
         """Logs images, if that was asked for, says what AugMix may cost, and measures steps from here on.
 
         Args:
             pl_module: The module that is trained.
-            loaders: The user's training loaders, those that are a ``DataLoader``.
         """
-        if self._callback.log_images and loaders and self._trainer.is_global_zero:
+        if self._callback.log_images and self._trainer.is_global_zero and (loaders := self._loaders()):
             self._log_images(loaders[0].dataset)
         self._tell_of_regularisation(pl_module)
         self._waiting = Waiting(self._trainer.fit_loop.epoch_loop, self._tally, self._device, self._until)
@@ -62,26 +70,17 @@ class Telling:
             self._waiting.start_epoch()
         severity = self._keys.severity
         if severity is not None:
-            for logger in self._trainer.loggers:
-                log_figure(logger, "augmix/current_severity", severity, self._trainer.global_step)
+            self._log_figure("augmix/current_severity", severity)
 
-    def end_step(self, loaders: Sequence[DataLoader[Any]]) -> None:
-        """Measures a step, and tells of what it waited for after enough of them.
-
-        Args:
-            loaders: As for :meth:`start`.
-        """
+    def end_step(self) -> None:
+        """Measures a step, and tells of what it waited for after enough of them."""
         if self._waiting is not None and self._waiting.end_step():
-            self._tell_of_waiting(self._waiting, loaders)
+            self._tell_of_waiting(self._waiting)
 
-    def end(self, loaders: Sequence[DataLoader[Any]]) -> None:
-        """Tells how many images were augmented, and what a short training waited for.
-
-        Args:
-            loaders: As for :meth:`start`.
-        """
+    def end(self) -> None:
+        """Tells how many images were augmented, and what a short training waited for."""
         if self._waiting is not None:
-            self._tell_of_waiting(self._waiting, loaders)
+            self._tell_of_waiting(self._waiting)
         is_run = not self._trainer.fast_dev_run  # type: ignore[attr-defined]
         if is_run and self._callback.schedule.clean_epochs and self._keys.severity != 0:
             rank_zero_warn(
@@ -117,12 +116,16 @@ class Telling:
         if reasons and self._callback.transform.hyperparameters.severity > 0:
             self._callback.tell(f"AugMix is a regulariser: {' and '.join(reasons)} can lose accuracy on clean images.")
 
-    def _tell_of_waiting(self, waiting: Waiting, loaders: Sequence[DataLoader[Any]]) -> None:
+    def _log_figure(self, name: str, value: float) -> None:
+        for logger in self._trainer.loggers:
+            log_figure(logger, name, value, self._trainer.global_step)
+
+    def _tell_of_waiting(self, waiting: Waiting) -> None:
         self._waiting = None
         if waiting.fraction is None:
             return
-        for logger in self._trainer.loggers:
-            log_figure(logger, "augmix/data_wait_fraction", waiting.fraction, self._trainer.global_step)
+        self._log_figure("augmix/data_wait_fraction", waiting.fraction)
+        loaders = self._loaders()
         if not loaders:
             return
         callback, trainer = self._callback, self._trainer
