@@ -21,7 +21,7 @@ from toy import Data, Recorder, is_augmented, trainer
 
 class Watching(Recorder):
     def training_step(self, batch, batch_idx):
-        print("augmented" if all(map(is_augmented, batch[0])) else "clean")
+        print("batch augmented" if all(map(is_augmented, batch[0])) else "batch clean")
         return super().training_step(batch, batch_idx)
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -61,18 +61,18 @@ def test_an_application_that_reads_its_callbacks_alone(run):
     assert "The configuration has AugMixCallback at `augmix`" in printed
     assert "callbacks=[default,augmix]" in printed
     assert "add '~hydra.callbacks.lightning_augmix' on the command line" in printed
-    assert "clean" not in printed
+    assert "batch" not in printed
     printed, failed = run("+augmix=default", "~hydra.callbacks.lightning_augmix")  # as the message says
     assert not failed, printed
-    assert "clean" in printed
+    assert "batch clean" in printed
     printed, failed = run("callbacks=[default,augmix]", *(f"callbacks.{each}" for each in SURE))
     assert not failed
-    assert "augmented" in printed
-    assert "clean" not in printed
+    assert "batch augmented" in printed
+    assert "batch clean" not in printed
     for overrides in ([], ["+augmix=off"], ["+augmix@callbacks.augmix=off"]):
         printed, failed = run(*overrides)
         assert not failed, printed
-        assert "augmented" not in printed
+        assert "batch augmented" not in printed
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_optunas_sweeper_over_the_severity(run):
         "callbacks=[default,augmix]", "callbacks.augmix.severity=interval(1,5)", *(f"callbacks.{e}" for e in SURE),
     )  # fmt: skip
     assert not failed
-    assert printed.count("augmented") == 3 * 2  # two batches each
+    assert printed.count("batch augmented") == 3 * 2  # two batches each
     assert "Best parameters: {'callbacks.augmix.severity'" in printed
 
 
