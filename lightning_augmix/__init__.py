@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lightning_augmix.robustness.sequences import compute_perturbations as compute_perturbations
     from lightning_augmix.transform import AugmentAndMixTransform as AugmentAndMixTransform
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Imported on first use: Hydra loads the config schemas within every Hydra application, which must not cost it torch,
 # and Lightning comes in with the callback alone.

@@ -1,5 +1,6 @@
 """The README and the site: their code runs, their commands compose, their files are there."""
 
+import json
 import re
 import shlex
 from importlib.metadata import entry_points
@@ -20,6 +21,7 @@ from commands_fixture import train_in
 from lightning_augmix.commands.schemas import register
 
 ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))  # `make docs` runs them
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SIZE = (3, 32, 40)
 
@@ -152,8 +154,21 @@ def test_each_page_is_in_the_navigation():
         pass
 
     Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
+
+    def pages(entries):
+        for entry in entries:
+            for content in entry.values():
+                yield from [content] if isinstance(content, str) else pages(content)
+
     settings = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
-    assert sorted(name for entry in settings["nav"] for name in entry.values()) == [page.name for page in PAGES[1:]]
+    files = [*PAGES[1:], *NOTEBOOKS]
+    assert sorted(pages(settings["nav"])) == sorted(page.name for page in files)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
+def test_notebooks_hold_no_results(notebook):
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells if cell["cell_type"] == "code")
 
 
 def test_the_readme_is_short():
