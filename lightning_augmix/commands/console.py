@@ -96,6 +96,10 @@ class Terminated(KeyboardInterrupt):
 
 
 def _terminate(number: int, frame: Any) -> NoReturn:
+    # Sent to all processes of a group, as schedulers do, it comes twice, and ends worker processes, which is no error.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     raise Terminated
 
 

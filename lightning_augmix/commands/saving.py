@@ -34,5 +34,13 @@ class SaveWhenInterrupted(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Writes the checkpoint, unless nothing was trained yet."""
-        if isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.training and trainer.global_step:
-            trainer.save_checkpoint(self.path)
+        is_fitting = trainer.training or (trainer.validating and trainer.state.fn == "fit")
+        if not (isinstance(exception, KeyboardInterrupt | SystemExit) and is_fitting and trainer.global_step):
+            return
+        if trainer.validating:
+            # As in its first batch: the resumed run validates with all images, and Lightning would with the rest.
+            progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+            progress.reset()
+            progress.increment_ready()
+            progress.increment_started()
+        trainer.save_checkpoint(self.path)

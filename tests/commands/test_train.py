@@ -482,7 +482,8 @@ def test_two_processes_measure_each_image_once(strategy, tmp_path):
 @pytest.mark.parametrize(
     ("number", "status", "words"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_an_interrupt_is_one_line_and_leaves_a_checkpoint_and_no_process(number, status, words, tmp_path):
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the process", "to its workers too"])
+def test_an_interrupt_is_one_line_and_leaves_a_checkpoint_and_no_process(send, number, status, words, tmp_path):
     settings = ["trainer.max_epochs=500", "data.num_workers=2", "trainer.enable_progress_bar=false"]
     run = start(tmp_path, *settings, "hydra.run.dir=run", start_new_session=True)
     checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -491,9 +492,9 @@ def test_an_interrupt_is_one_line_and_leaves_a_checkpoint_and_no_process(number,
         time.sleep(0.1)
     time.sleep(1)
     written = checkpoint.stat().st_mtime_ns
-    run.send_signal(number)
+    send(run.pid, number)
     printed = run.communicate(timeout=60)[0]
-    assert run.returncode == status
+    assert run.returncode == status, printed
     assert printed.splitlines()[-1] == f"augmix-train: {words}."
     assert "Traceback" not in printed
     assert checkpoint.stat().st_mtime_ns > written
