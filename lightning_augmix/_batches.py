@@ -12,18 +12,19 @@ __all__ = ["empty_batch"]
 
 
 def empty_batch(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Returns a tensor without content, in a worker process in shared memory, as torch's own collate function does.
+    """Returns a tensor without content.
 
-    From there, the main process takes a batch without a copy.
+    In a worker process it is in shared memory, as with torch's own collate function: the main process takes the batch
+    without a copy.
 
     Args:
         shape: The shape.
         dtype: The dtype.
     """
+    batch = torch.empty(0, dtype=dtype, device="cpu")  # whatever the default device
     if get_worker_info() is None:
-        # NumPy asks the kernel for huge pages, torch does not: four times as fast for a batch of views.
-        memory = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
-        return torch.empty(0, dtype=dtype).set_(torch.from_numpy(memory).untyped_storage()).resize_(tuple(shape))
-    batch = torch.empty(0, dtype=dtype, device="cpu")
+        # NumPy asks Linux for huge pages, torch does not: a batch of views is filled four times as fast.
+        memory = torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8))
+        return batch.set_(memory.untyped_storage()).resize_(tuple(shape))
     storage = batch._typed_storage()._new_shared(math.prod(shape), device=batch.device)  # type: ignore[no-untyped-call]
     return batch.new(storage).resize_(tuple(shape))

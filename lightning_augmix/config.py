@@ -39,7 +39,7 @@ class AugMixCallbackConfig(AugmentAndMixTransformConfig):
     inject: bool = True
     on: str = "workers"
     warmup_epochs: int = 0
-    milestones: dict[int, float] | None = None
+    milestones: Any = None  # a mapping; OmegaConf merges no override into an optional one
     clean_epochs: int = 0
     log_images: int = 0
     on_unsupported: str = "raise"

@@ -159,8 +159,8 @@ class JSDLoss(nn.Module):
         if len(logits) == count and not count % self.members:
             return (
                 f"Expected logits of {1 + self.views} views of each image in training, [{(1 + self.views) * count}, "
-                f"K] for {count} targets; {given}: pass AugMixCallback(views={self.views}) (did it warn that it "
-                "cannot augment these?), or call `eval()` on the loss for clean images alone."
+                f"K] for {count} targets; {given}: pass AugMixCallback(views={self.views}), or call `eval()` on "
+                "the loss for clean images alone."
             )
         of_members = f" of {self.members} members" if self.members > 1 else ""
         return (

@@ -1,5 +1,4 @@
 import os
-import resource
 
 import pytest
 from hypothesis import settings
@@ -21,6 +20,7 @@ def _compiled():
 @pytest.fixture
 def full_disk():
     """Files of this process can hold one byte; Python ignores the signal, so that writing raises."""
+    resource = pytest.importorskip("resource")  # Windows has none
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
     yield

@@ -51,6 +51,19 @@ def test_every_option_of_every_group_composes(group, option):
         assert isinstance(instantiate(node), AugMixCallback) is not is_off
 
 
+@pytest.mark.parametrize(
+    ("override", "epochs", "severities"),
+    [
+        ("augmix.warmup_epochs=2", [0, 1, 2], [1.5, 3, 3]),
+        ("augmix.milestones={1: 5, 2: 0.5}", [0, 1, 2], [3, 5, 0.5]),
+        ("augmix.clean_epochs=1", [0, 8, 9], [3, 3, 0]),
+    ],
+)
+def test_schedules_can_be_overridden(override, epochs, severities):
+    schedule = instantiate(compose("train", [override]).augmix).schedule
+    assert [schedule.severity(3, epoch, 10) for epoch in epochs] == severities
+
+
 def test_off_is_a_callback_that_does_nothing():
     off = instantiate(compose("train", ["augmix=off"]).augmix)
     assert type(off) is pl.Callback

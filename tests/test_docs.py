@@ -141,7 +141,7 @@ def test_the_yaml_of_a_page_is_yaml(page):
         assert yaml.safe_load(block)
 
 
-@every_page
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.stem)
 def test_what_a_page_links_to_is_there(page):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)", text):

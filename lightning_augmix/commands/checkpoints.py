@@ -72,9 +72,10 @@ def read_checkpoint(path: Any) -> Checkpoint:
         UsageError: If it is no such checkpoint, is damaged, or has anything in it that is not data.
     """
     if not isinstance(path, str) or not zipfile.is_zipfile(path):
+        there = "" if not isinstance(path, str) or os.path.exists(path) else ", which does not exist"
         raise UsageError(
             "Expected ckpt_path to be a checkpoint file of augmix-train, such as outputs/…/checkpoints/last.ckpt; got "
-            f"{path!r}."
+            f"{path!r}{there}."
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

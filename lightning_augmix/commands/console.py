@@ -8,16 +8,16 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from lightning_augmix import __version__
 from lightning_augmix._errors import PlacementError
@@ -96,10 +96,11 @@ class Terminated(KeyboardInterrupt):
 
 
 def _terminate(number: int, frame: Any) -> NoReturn:
-    # Sent to all processes of a group, as schedulers do, it comes twice, and ends worker processes, which is no error.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # Schedulers send SIGTERM to all processes of a group, sometimes twice. That it ends the worker processes, of which
+    # SIGCHLD tells, is no error then. By a function, because SIG_IGN leads to messages about signals on their way.
+    for each in ("SIGTERM", "SIGCHLD"):
+        if hasattr(signal, each):
+            signal.signal(getattr(signal, each), lambda number, frame: None)
     raise Terminated
 
 
@@ -109,9 +110,12 @@ def _check_keys(cfg: Any, config: str) -> None:
     known = sorted({*own, *groups} - {"defaults", "hydra"})
     for key in cfg:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, 1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise UsageError(f"There is no key {key!r}{hint}; the keys are {', '.join(known)}.")
+            raise UsageError(f"{_no_key(str(key), known)}; the keys are {', '.join(known)}.")
+
+
+def _no_key(key: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, known, 1)
+    return f"There is no key {key!r}" + (f" (did you mean {close[0]}?)" if close else "")
 
 
 @contextmanager
@@ -150,7 +154,7 @@ def readable_errors(command: str) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         is_terminated = isinstance(interrupt, Terminated)
         how = "terminated" if is_terminated else "interrupted"
-        print(f"{command}: {how}{sweeps.how_to_go_on()}.", file=sys.stderr)
+        print(f"{command}: {how}{sweeps.how_to_go_on() or interrupt}.", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if is_terminated else signal.SIGINT))
     except Exception as error:
         is_job_of_sweep = is_inside and sweeps.is_sweep()
@@ -208,7 +212,24 @@ def _message(error: Exception) -> str:
         text = re.split(r"^[\w.]+(?:Error|Exception): ", text, flags=re.MULTILINE)[-1]
     if isinstance(error, PlacementError):
         return "\n".join(map(printable, text.splitlines()))
-    return printable(_one_line(error, text))
+    return printable(_of_override(error) or _one_line(error, text))
+
+
+def _of_override(error: BaseException) -> str | None:
+    """What is wrong with an override, where Hydra's own words lead astray: its ``+key`` passes what nothing takes."""
+    if isinstance(error, OverrideParseException) and "=" not in error.override:
+        return f"Expected key=value; got {error.override!r}: --help lists the keys."
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"There is no {group}={name}; permitted are {', '.join(error.options)}."
+    cause = error.__cause__
+    if not isinstance(cause, ConfigKeyError | ConfigAttributeError) or cause.full_key is None:
+        return None
+    parent: Any = cause.parent_node
+    prefix = cause.full_key.rpartition(".")[0]
+    known = [f"{prefix}.{key}" if prefix else str(key) for key in parent or ()]
+    more = f", or +{cause.full_key}=… to pass it on" if prefix and cause.object_type is dict else ""
+    return f"{_no_key(cause.full_key, known)}: --help lists them{more}."
 
 
 @contextmanager

@@ -230,13 +230,13 @@ class ImageDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Looks at the images, opens the data, and splits the training images."""
         self._look()
-        self.test_data = self._test(self._eval_transform())
+        self.test_data = self._test(self.eval_transform())
         self._keep_classes()
         if stage != "test":
             train = self._open("train", self._train_transform())
             indices, _ = self._split(train)
             self.train_data = Subset(train, indices[: self.hparams["train_images"]])
-            self.val_data = self._validation(self._eval_transform())
+            self.val_data = self._validation(self.eval_transform())
         if stage == "fit":
             self._tell()
 
@@ -269,6 +269,10 @@ class ImageDataModule(pl.LightningDataModule):
         """The same of the validation images."""
         images: Dataset[Any] = self._validation(self._before_corruption())
         return images
+
+    def eval_transform(self) -> Any:
+        """The transform from a PIL image to an input, as for validation and test."""
+        return v2.Compose([*self._eval_size(), *self._to_tensor()])
 
     def corrupted_transform(self) -> _Transform:
         """The transform from a corrupted test image, which is already cropped, to an input."""
@@ -325,10 +329,13 @@ class ImageDataModule(pl.LightningDataModule):
         except UsageError:
             raise
         except (OSError, RuntimeError) as error:
-            raise UsageError(
-                f"data.root={root} does not have the data of {name} ({' '.join(str(error).split())}): set data.root to "
-                "the folder that has it, or data.download=true where torchvision can fetch it."
-            ) from None
+            reason = " ".join(str(error).split())
+            if self._source.open:
+                remedy = "set data.root to the folder that has it, or data.download=true to fetch it"
+            else:
+                reason = reason if Path(root).is_dir() else f"there is no folder {root}"
+                remedy = "set data.root to a folder with a folder train, and in that one folder of images per class"
+            raise UsageError(f"data.root={root} does not have the data of {name} ({reason}): {remedy}.") from None
 
     def _look(self) -> None:
         """Sets how large the images shall be, and how they are cropped, by what they are."""
@@ -387,9 +394,6 @@ class ImageDataModule(pl.LightningDataModule):
         if self._source.flip:
             steps.append(v2.RandomHorizontalFlip())
         return v2.Compose([v2.RGB(), *steps, *self._to_tensor()])
-
-    def _eval_transform(self) -> Any:
-        return v2.Compose([*self._eval_size(), *self._to_tensor()])
 
     def _before_corruption(self) -> Any:
         is_whole = self._source.size is not None and self.hparams["crop"] == "pad"

@@ -70,10 +70,9 @@ def _of_photograph(cfg: "DictConfig", transform: "AugmentAndMixTransform") -> "I
     yield "augmix", draw_plan_steps(image, plan)
     others = {name: arguments[name] for name in ("depth", "alpha", "augmentation_set")}
     with usage_errors():
-        yield (
-            "grid",
-            draw_grid(image, cfg.seed, severities=cfg.severities, widths=cfg.widths, hyperparameters=others),
-        )
+        grid = draw_grid(image, cfg.seed, severities=cfg.severities, widths=cfg.widths, hyperparameters=others)
+    grid.suptitle(", ".join(f"{name}={value!r}" for name, value in others.items()), fontsize=9)
+    yield "grid", grid
 
 
 def _photograph(path: str | None, size: int) -> Any:
@@ -101,7 +100,9 @@ def _of_data(cfg: "DictConfig", callback: Any) -> "Iterator[tuple[str, Figure]]"
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     dataset = _training_dataset(data)
     clean, augmented = pairs(dataset, callback.transform, cfg.images, image_key=callback.image_key)
-    yield "batch", draw_pairs(clean, augmented)
+    figure = draw_pairs(clean, augmented)
+    figure.suptitle(str(callback.transform.hyperparameters), fontsize=9)
+    yield "batch", figure
 
 
 def _named(place: str) -> Any:

@@ -22,7 +22,16 @@ from lightning_augmix._files import whole_file
 from lightning_augmix._text import printable
 from lightning_augmix.commands import sweeps
 
-__all__ = ["Runs", "UsedFolderError", "finished", "record", "release_at_the_end", "resumed", "used_by_another"]
+__all__ = [
+    "Runs",
+    "UsedFolderError",
+    "finished",
+    "how_to_go_on",
+    "record",
+    "release_at_the_end",
+    "resumed",
+    "used_by_another",
+]
 
 # What tells that a folder is that of a run.
 _LEFT = ("checkpoints/*.ckpt", "logs/metrics.csv", "tensorboard")
@@ -119,6 +128,14 @@ def resumed(ckpt_path: str | None) -> str | None:
     """
     last = Path(HydraConfig.get().runtime.output_dir) / "checkpoints" / "last.ckpt"
     return str(last) if sweeps.is_sweep() and last.is_file() else ckpt_path
+
+
+def how_to_go_on() -> str:
+    """What to do after an interrupt of a run that kept a checkpoint, in words."""
+    if not HydraConfig.initialized() or sweeps.is_sweep():
+        return ""
+    last = Path(HydraConfig.get().runtime.output_dir) / "checkpoints" / "last.ckpt"
+    return f"; to go on, add ckpt_path={printable(str(last))} to the command" if last.is_file() else ""
 
 
 def finished(settings: Mapping[str, Any]) -> float | None:

@@ -38,7 +38,7 @@ class SaveWhenInterrupted(pl.Callback):
         if not (isinstance(exception, KeyboardInterrupt | SystemExit) and is_fitting and trainer.global_step):
             return
         if trainer.validating:
-            # As in its first batch: the resumed run validates with all images, and Lightning would with the rest.
+            # Lightning would resume with the batches that are left. As if it was in the first one, it takes all.
             progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
             progress.reset()
             progress.increment_ready()

@@ -139,7 +139,7 @@ def _fit(trainer: "pl.Trainer", model: Any, data: "ImageDataModule", ckpt_path: 
     except SystemExit as stop:
         # Lightning ends the process itself, with exit status 1.
         if trainer.state.status == TrainerStatus.INTERRUPTED and isinstance(stop.__context__, KeyboardInterrupt):
-            raise stop.__context__ from None
+            raise type(stop.__context__)(runs.how_to_go_on()) from None
         raise
 
 

@@ -86,7 +86,7 @@ def test_an_engine_with_other_bytes_is_found(monkeypatch):
         ("device=gpu", "`device` to be cpu, cuda or null; got 'gpu'"),
         *([] if torch.cuda.is_available() else [("device=cuda", "where torch finds no CUDA device; got 'cuda'")]),
         ("folder=nowhere", "Expected `folder` to be a folder with images, or none; got 'nowhere'"),
-        ("second=1", "Key 'second' is not in struct"),
+        ("second=1", "There is no key 'second' (did you mean seconds?)"),
     ],
 )
 def test_bad_values_end_with_one_line(argument, words, command):

@@ -19,9 +19,9 @@ def compose_and_instantiate(override, node):
     [
         ("augmix.severity=11", "augmix", "`severity` to be a real number in [0, 10]; got 11.0"),
         ("augmix.severity=abc", "augmix", "Value 'abc' of type 'str' could not be converted to Float"),
-        ("augmix.sevrity=3", "augmix", "Key 'sevrity' not in 'AugMixCallbackConfig'"),
+        ("augmix.sevrity=3", "augmix", "There is no key 'augmix.sevrity' (did you mean augmix.severity?)"),
         ("augmix.augmentation_set=rotat", "augmix", "got 'rotat'"),
-        ("data=nope", "data", "cifar10 cifar100 digits fashion_mnist image_folder"),
+        ("data=nope", "data", "cifar10, cifar100, digits, fashion_mnist, image_folder"),
         ("data.batch_size=0", "data", "`batch_size` to be an integer, at least 1; got 0"),
     ],
 )

@@ -159,7 +159,7 @@ def test_a_run_can_be_resumed(command, tmp_path):
     [
         (["augmix.severity=11"], "`severity` to be a real number in [0, 10]; got 11.0"),
         (["augmix.severity=abc"], "could not be converted to Float"),
-        (["data=nope"], "Could not find 'data/nope'"),
+        (["data=nope"], "There is no data=nope; permitted are "),
         (["data=cifar10", "data.download=false", "data.root=nowhere"], "data.root=nowhere does not have the data"),
         (["model.architecture=resnet"], "got 'resnet'"),
         (["trainer.max_epochs=abc"], "`trainer.max_epochs` to be an integer, at least 0; got 'abc'"),
@@ -179,14 +179,27 @@ def test_a_run_can_be_resumed(command, tmp_path):
         (["+epochs=3"], "There is no key 'epochs'; the keys are augmix, callbacks"),
         (["+seeds=3"], "There is no key 'seeds' (did you mean seed?)"),
         (["objective=accuracy"], "`objective` to be one of val_accuracy, corrupted_accuracy; got 'accuracy'|objective"),
-        (["logger=tensorbord"], "Could not find 'logger/tensorbord' Available options in 'logger': csv"),
+        (["logger=tensorbord"], "There is no logger=tensorbord; permitted are csv, "),
+        (["model.learningrate=1"], "There is no key 'model.learningrate' (did you mean model.learning_rate?): --help"),
+        (
+            ["augmix.seveirty=1"],
+            "There is no key 'augmix.seveirty' (did you mean augmix.severity?): --help lists them.",
+        ),
+        (["roots=x"], "There is no key 'roots': --help lists them."),
+        (
+            ["trainer.max_epoch=3"],
+            "There is no key 'trainer.max_epoch' (did you mean trainer.max_epochs?): --help lists them, or "
+            "+trainer.max_epoch=… to pass it on.",
+        ),
+        (["nope.ckpt"], "Expected key=value; got 'nope.ckpt': --help lists the keys."),
+        (["data=image_folder", "data.root=nowhere"], "there is no folder nowhere): set data.root to a folder with a"),
         (["hydra.run.dir=/proc/x"], "/proc/x"),
         (["trainer.accelerator=gpu"], "augmix-train: No supported gpu backend found|gpu"),
         (["+trainer.nope=1"], "TypeError: Trainer.__init__() got an unexpected keyword argument 'nope'"),
         (
             ["ckpt_path=nope.ckpt"],
             "Expected ckpt_path to be a checkpoint file of augmix-train, such as outputs/…/checkpoints/last.ckpt; got "
-            "'nope.ckpt'",
+            "'nope.ckpt', which does not exist.",
         ),
         (["ckpt_path=3"], "Expected ckpt_path to be a checkpoint file of augmix-train"),
     ],
@@ -482,7 +495,7 @@ def test_two_processes_measure_each_image_once(strategy, tmp_path):
 @pytest.mark.parametrize(
     ("number", "status", "words"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the process", "to its workers too"])
+@pytest.mark.parametrize("send", ["kill", "killpg"])  # the process alone, or its workers too
 def test_an_interrupt_is_one_line_and_leaves_a_checkpoint_and_no_process(send, number, status, words, tmp_path):
     settings = ["trainer.max_epochs=500", "data.num_workers=2", "trainer.enable_progress_bar=false"]
     run = start(tmp_path, *settings, "hydra.run.dir=run", start_new_session=True)
@@ -492,10 +505,11 @@ def test_an_interrupt_is_one_line_and_leaves_a_checkpoint_and_no_process(send, n
         time.sleep(0.1)
     time.sleep(1)
     written = checkpoint.stat().st_mtime_ns
-    send(run.pid, number)
+    getattr(os, send)(run.pid, number)
     printed = run.communicate(timeout=60)[0]
     assert run.returncode == status, printed
-    assert printed.splitlines()[-1] == f"augmix-train: {words}."
+    advice = f"to go on, add ckpt_path={checkpoint} to the command"
+    assert printed.splitlines()[-1] == f"augmix-train: {words}; {advice}."
     assert "Traceback" not in printed
     assert checkpoint.stat().st_mtime_ns > written
     with pytest.raises(ProcessLookupError):

@@ -1,7 +1,6 @@
 import hashlib
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -360,6 +359,7 @@ def test_two_commands_at_once_share_a_folder(tmp_path):
 
 
 def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path):
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
