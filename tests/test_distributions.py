@@ -94,7 +94,7 @@ def test_the_sdist_holds_what_its_tests_need_and_no_caches(unpacked):
 @pytest.mark.slow
 def test_the_tests_of_the_sdist_run(unpacked):
     pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    for arguments in (["--collect-only"], ["tests/test_losses.py"]):
+    for arguments in (["--collect-only"], ["tests/test_losses.py"], ["tests/test_docs.py", "-m", "not slow"]):
         done = subprocess.run([*pytest_, *arguments], cwd=unpacked, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
 
