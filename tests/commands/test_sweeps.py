@@ -238,7 +238,8 @@ def test_a_sweep_that_measures_corruptions_ends_with_a_picture_of_both_errors(co
     printed = command(
         "--multirun",
         "augmix.severity=1,5",
-        "augmix.width=1,2",
+        "augmix.width=2",
+        "augmix.augmentation_set=safe,all",
         "objective=corrupted_accuracy",
         "data.train_images=64",
         "trainer.max_epochs=1",
@@ -252,9 +253,9 @@ def test_a_sweep_that_measures_corruptions_ends_with_a_picture_of_both_errors(co
     drawn = {
         text.get_text(): axes.collections[0].get_offsets()[number].tolist() for number, text in enumerate(axes.texts)
     }
-    assert drawn.keys() == {"1, 1", "1, 2", "5, 1", "5, 2"}
+    assert drawn.keys() == {f"{severity}, 2, {name}" for severity in (1, 5) for name in ("safe", "all")}
     for record in records(tmp_path / "sweep"):
-        values = ", ".join(each.partition("=")[2] for each in record["overrides"][:2])
+        values = ", ".join(each.partition("=")[2] for each in record["overrides"][:3])
         clean, corrupted = (1 - record["measures"][name] for name in ("held-out accuracy", "corrupted accuracy"))
         assert drawn[values] == pytest.approx([100 * clean, 100 * corrupted])
 
