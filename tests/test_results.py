@@ -1,5 +1,6 @@
 """The figures of the README and of the page on robustness are those of the raw reports."""
 
+import json
 import re
 from pathlib import Path
 
@@ -100,6 +101,24 @@ def test_the_text_says_which_corruptions_are_in_the_way():
     assert f"falls by {min(well)} to {max(well)} % for noise, defocus, motion and zoom blur and pixelate" in text
     assert f"by {cut['contrast']} % for contrast, {cut['glass_blur']} % for glass blur" in text
     assert f"{min(weather)} to {max(weather)} % for fog, frost and snow" in text
+
+
+def test_the_text_says_what_the_experiments_say():
+    content = json.loads((ROOT / "results" / "cifar10_experiments.json").read_text(encoding="utf-8"))
+    clean = {name: 100 * each["clean_error"] for name, each in content.items()}
+    corrupted = {name: 100 * np.mean(list(each["errors"].values())) for name, each in content.items()}
+    assert all(list(each["errors"]) == list(CORRUPTIONS) for each in content.values())
+    excess = {name: corrupted[name] - clean[name] for name in content}
+    text = " ".join(section("cifar10").split())
+    assert (
+        f"was {excess['control']:.1f} points with nothing changed, {excess['severity_6']:.1f} with severity 6, "
+        f"{excess['width_6']:.1f} with six chains, {excess['set_all']:.1f} with the set `all`. With three times the "
+        f"weight of the loss it was {excess['weight_36']:.1f}, but the clean error rose by "
+        f"{clean['weight_36'] - clean['control']:.1f} points, and the error on corrupted images from "
+        f"{corrupted['control']:.1f} to {corrupted['weight_36']:.1f} %."
+    ) in text
+    cut = 100 * (1 - excess["half_as_wide_jsd"] / excess["half_as_wide_standard"])
+    assert f"with half as many channels (78,000 parameters) by {cut:.0f} %" in text
 
 
 def test_the_text_says_what_a_black_background_costs():

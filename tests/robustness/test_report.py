@@ -23,7 +23,7 @@ MEASURED = {
     "versions": {"torch": "2.11.0", "imagecorruptions-imaug": "1.1.5"},
     "digest": "0a1b",
 }
-OLD = Path(__file__).parents[2] / "results" / "fashion_mnist_jsd-seed0.json"
+OLD = Path(__file__).parents[2] / "results" / "imagenet_strengths" / "fashion_mnist_jsd-seed0.json"
 
 
 def report(name="augmix", errors=None, operations=(), **measured):
