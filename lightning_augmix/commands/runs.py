@@ -106,7 +106,7 @@ def used_by_another(folder: str, ckpt_path: Any) -> str | None:
         ckpt_path: The checkpoint that the run resumes from.
     """
     path = Path(folder)
-    last = path / "checkpoints" / "last.ckpt"
+    last = _last_checkpoint(path)
     is_resumed = isinstance(ckpt_path, str) and last.resolve().parent == Path(ckpt_path).resolve().parent
     others: set[Path] = set()
     if sweeps.is_sweep():
@@ -120,21 +120,25 @@ def used_by_another(folder: str, ckpt_path: Any) -> str | None:
     return f"{folder} is the folder of another run: choose another hydra.run.dir{resume}."
 
 
+def _last_checkpoint(folder: str | Path) -> Path:
+    return Path(folder) / "checkpoints" / "last.ckpt"
+
+
 def resumed(ckpt_path: str | None) -> str | None:
     """The checkpoint from which a run goes on: in a sweep its own, if it was interrupted.
 
     Args:
         ckpt_path: The checkpoint that was given.
     """
-    last = Path(HydraConfig.get().runtime.output_dir) / "checkpoints" / "last.ckpt"
+    last = _last_checkpoint(HydraConfig.get().runtime.output_dir)
     return str(last) if sweeps.is_sweep() and last.is_file() else ckpt_path
 
 
 def how_to_go_on() -> str:
     """What to do after an interrupt of a run that kept a checkpoint, in words."""
-    if not HydraConfig.initialized() or sweeps.is_sweep():
+    if sweeps.is_sweep():
         return ""
-    last = Path(HydraConfig.get().runtime.output_dir) / "checkpoints" / "last.ckpt"
+    last = _last_checkpoint(HydraConfig.get().runtime.output_dir)
     return f"; to go on, add ckpt_path={printable(str(last))} to the command" if last.is_file() else ""
 
 
