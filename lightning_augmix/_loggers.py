@@ -82,10 +82,10 @@ def log_figure(logger: Logger, name: str, value: float, step: int) -> None:
 
 
 def log_picture(logger: Logger, name: str, levels: NDArray[np.uint8], step: int) -> None:
-    """Logs a picture, if the logger takes pictures, or warns that it refuses.
+    """Logs a picture, or warns that the logger refuses it; ``CSVLogger``, which holds figures alone, is left out.
 
     Args:
-        logger: The logger; those of TensorBoard, MLflow and W&B take pictures.
+        logger: The logger.
         name: The name in the logger.
         levels: uint8 ``[H, W, 3]``.
         step: The step of the training.
@@ -98,6 +98,8 @@ def log_picture(logger: Logger, name: str, levels: NDArray[np.uint8], step: int)
             run.experiment.log_image(run.run_id, levels, f"{name}.png")
         elif _is_a("WandbLogger", logger):
             run.log_image(name, [levels], step)
+        elif not _is_a("CSVLogger", logger):
+            raise TypeError("pictures go to the loggers of TensorBoard, MLflow and W&B.")
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 import os
 
+# Tests run side by side: threads that wait for one another would take longer.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

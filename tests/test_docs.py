@@ -1,8 +1,12 @@
 """The README and the site: their code runs, their commands compose, their files are there."""
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -12,14 +16,17 @@ import torch
 import yaml
 from hydra import compose, initialize_config_module
 from PIL import Image
+from test_data import write_cifar, write_fashion_mnist, write_image_folder
+from test_published import write_cifar_c
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
-from torchvision.datasets import FakeData
+from torchvision.datasets import CIFAR10, FakeData
 
-from commands_fixture import train_in
+from commands_fixture import QUICK, QUIET, train_in
 from lightning_augmix.commands.schemas import register
 
+pytestmark = QUIET
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "docs").glob("*.ipynb"))  # `make docs` runs them
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -85,7 +92,6 @@ def what_readers_have():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*litlogger", "ignore:The '.*_dataloader' does not have many workers")
 @pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than the logging interval")
 @every_page
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
@@ -108,13 +114,20 @@ COMMANDS = {
 }
 
 
-def commands(page):
-    """The command lines of a page that are ours: name and arguments."""
+def lines(page):
+    """The command lines of a page."""
     for block in blocks(page, "bash"):
         for line in re.sub(r"\\\n *", "", block).splitlines():
-            words = shlex.split(re.sub(r"\$\([^)]*\)|\$\{[^}]*\}|\$\w+", "x", line), comments=True)
-            if words and words[0] in COMMANDS:
-                yield words[0], words[1:]
+            if shlex.split(line, comments=True):
+                yield line
+
+
+def commands(page):
+    """The command lines of a page that are ours: name and arguments."""
+    for line in lines(page):
+        words = shlex.split(re.sub(r"\$\([^)]*\)|\$\{[^}]*\}|\$\w+", "x", line), comments=True)
+        if words[0] in COMMANDS:
+            yield words[0], words[1:]
 
 
 @every_page
@@ -133,6 +146,69 @@ def test_the_commands_of_a_page_compose(page):
 def test_the_pages_have_commands_of_each_kind():
     seen = {name for page in PAGES for name, _ in commands(page)}
     assert seen == {"augmix-train", "augmix-evaluate", "augmix-bench", "augmix-preview"}
+
+
+#: What makes the commands of the pages short.
+SHORT = {
+    "augmix-train": ["trainer.max_epochs=1", "data.train_images=128", *QUICK],
+    "augmix-evaluate": ["processes=1", *QUICK],
+    "augmix-preview": ["images=4"],
+    "python": [f"--trainer.{key}=false" for key in ("logger", "enable_checkpointing")] + ["--trainer.max_epochs=1"],
+}
+#: What it takes GPUs or Slurm to run, and what other tests run.
+NOT_RUN = ("trainer=ddp", "cluster=slurm", "augmix-bench", "pip install")
+#: What starts processes, which run the command anew.
+OF_PROCESSES = ("hydra/launcher=", "cluster=", "optuna", "python ")
+
+
+def write_what_commands_take_for_granted(folder, monkeypatch):
+    """A run, images, and code, under the names that the pages use."""
+    images = folder / "DIR"
+    write_image_folder(images)
+    write_cifar(images, CIFAR10, monkeypatch)
+    (folder / "data").mkdir()
+    write_fashion_mnist(folder / "data")
+    write_cifar_c(folder / "data" / "CIFAR-10-C")
+    train_in(folder, "a")
+    for run in ("b", "DIR", "outputs/DATE/TIME"):
+        shutil.copytree(folder / "a", folder / run, dirs_exist_ok=True)
+    shutil.copy(folder / "a" / "checkpoints" / "last.ckpt", folder)
+    what_readers_have()["image"].save(folder / "PHOTO", "JPEG")
+    (folder / "your").mkdir()
+    (folder / "your" / "module.py").write_text(
+        "from torchvision.datasets import FakeData\n"
+        "from torchvision.transforms import ToTensor\n"
+        f"data = FakeData(8, {SIZE}, 10, ToTensor())\n"
+    )
+    shutil.copy(ROOT / "examples" / "lightning_cli.py", folder / "main.py")
+
+
+def can_run(line):
+    return not any(words in line for words in NOT_RUN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if any(map(can_run, lines(p)))], ids=lambda page: page.stem)
+def test_the_commands_of_a_page_run_from_top_to_bottom(page, tmp_path, monkeypatch):
+    write_what_commands_take_for_granted(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    for line in filter(can_run, lines(page)):
+        expanded = subprocess.run(
+            ["bash", "-euc", rf"printf '%s\0' {line}"], check=True, capture_output=True, text=True
+        )
+        name, *arguments = expanded.stdout.split("\0")[:-1]
+        arguments += SHORT[name] if "--help" not in arguments else []
+        if "hparams_search=optuna" in arguments:
+            arguments.append("hydra.sweeper.n_trials=2")
+        if name == "augmix-evaluate" and "corruptions=" not in line:
+            arguments.append("limit=12")
+        if any(words in line for words in OF_PROCESSES):
+            subprocess.run([name, *arguments], check=True)
+            continue
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        (command,) = entry_points(group="console_scripts", name=name)
+        command.load()()
 
 
 @every_page

@@ -491,8 +491,9 @@ def test_wandb_keeps_training_images_beside_their_originals(package, tmp_path):
         assert_is_four_pairs(picture)
 
 
-def test_loggers_without_pictures_are_skipped_without_a_fuss(tmp_path, recwarn):
-    fit_with_images(tmp_path, [csv(tmp_path), Own()])
+def test_a_logger_of_figures_alone_is_skipped_without_a_fuss(tmp_path, recwarn):
+    fit_with_images(tmp_path, csv(tmp_path))
+    fit_with_images(tmp_path, Own(), fast_dev_run=True)  # Lightning takes a logger of its own instead
     assert not refusals(recwarn)
 
 
@@ -514,6 +515,8 @@ def test_what_cannot_be_shown_is_a_warning_and_training_goes_on(tmp_path):
     refusing.experiment.add_image = lambda *args, **kwargs: 1 / 0
     with pytest.warns(UserWarning, match="TensorBoardLogger did not take augmix/images: ZeroDivisionError"):
         fit_with_images(tmp_path, refusing)
+    with pytest.warns(UserWarning, match="Own did not take augmix/images: TypeError: pictures go to the loggers of"):
+        fit_with_images(tmp_path, Own())
     module = Recorder({"train": lambda: loader(Stream())})
     run = trainer(AugMixCallback(10, **CERTAIN, log_images=4), root=tmp_path, logger=csv(tmp_path / "csv"))
     with pytest.warns(UserWarning, match="No training images are logged: an iterable dataset"):

@@ -39,6 +39,7 @@ _KNOWN_WARNINGS = (
     ".*The dirpath has changed",  # a run that is resumed in another
     ".*does not have many workers",  # data.num_workers is for the user to choose
     ".*The number of training batches .* is smaller than the logging interval",
+    ".*is not supported by the model summary",  # of bf16-mixed: the size in MB is estimated
     "(?s).*(version_base parameter|register_new_resolver|_execution_whitelist_)",  # Hydra 1.4, which permits them still
 )
 

@@ -57,7 +57,7 @@ class Telling:
         Args:
             pl_module: The module that is trained.
         """
-        if self._callback.log_images and self._trainer.is_global_zero and (loaders := self._loaders()):
+        if self._callback.log_images and self._is_run and self._trainer.is_global_zero and (loaders := self._loaders()):
             self._log_images(loaders[0].dataset)
         self._tell_of_regularisation(pl_module)
         self._waiting = Waiting(self._trainer.fit_loop.epoch_loop, self._tally, self._device, self._until)
@@ -81,8 +81,7 @@ class Telling:
         """Tells how many images were augmented, and what a short training waited for."""
         if self._waiting is not None:
             self._tell_of_waiting(self._waiting)
-        is_run = not self._trainer.fast_dev_run  # type: ignore[attr-defined]
-        if is_run and self._callback.schedule.clean_epochs and self._keys.severity != 0:
+        if self._is_run and self._callback.schedule.clean_epochs and self._keys.severity != 0:
             rank_zero_warn(
                 f"The training ended before the last clean_epochs={self._callback.schedule.clean_epochs} of "
                 f"max_epochs={self._trainer.max_epochs}: all of it had AugMix."
@@ -140,6 +139,10 @@ class Telling:
         told = advice(waiting, loading)
         if told is not None:
             callback.tell(told)
+
+    @property
+    def _is_run(self) -> bool:
+        return not self._trainer.fast_dev_run  # type: ignore[attr-defined]
 
     @property
     def _tally(self) -> Tally:

@@ -211,8 +211,8 @@ def test_runs_at_the_same_time_share_the_processors_and_give_what_one_alone_give
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*arguments, "hydra.sweep.dir=one"], cwd=tmp_path, env=alone, check=True)
 
-    env = {**os.environ, **threads}
-    subprocess.run([*arguments, "hydra.sweep.dir=two", *launcher], cwd=tmp_path, env=env, check=True)
+    together = {name: value for name, value in alone.items() if name != "OMP_NUM_THREADS"} | threads
+    subprocess.run([*arguments, "hydra.sweep.dir=two", *launcher], cwd=tmp_path, env=together, check=True)
 
     for seed in ("0", "1"):
         one, two = (tmp_path / name / seed / "logs" / "metrics.csv" for name in ("one", "two"))

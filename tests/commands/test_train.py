@@ -267,13 +267,13 @@ def test_runs_at_once_have_folders_of_their_own(command, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_runs_of_one_second_do_not_share_a_folder(tmp_path):
     override = "hydra.run.dir=${new_folder:outputs/here}"
-    runs = [start(tmp_path, *SMALL, override, f"seed={seed}") for seed in range(3)]
+    runs = [start(tmp_path, *SMALL, override, f"seed={seed}") for seed in range(2)]
     printed = [run.communicate(timeout=300)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0, 0], printed
+    assert [run.returncode for run in runs] == [0, 0], printed
     folders = sorted(tmp_path.glob("outputs/*"))
-    assert len(folders) == 3
+    assert len(folders) == 2
     seeds = {(folder / ".hydra" / "overrides.yaml").read_text().split("seed=")[1].strip() for folder in folders}
-    assert seeds == {"0", "1", "2"}
+    assert seeds == {"0", "1"}
 
 
 def test_a_resume_in_the_folder_of_the_run_keeps_its_log(command, tmp_path):
@@ -461,31 +461,24 @@ def test_other_loggers(logger, command, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "ddp_fork"])
-def test_every_strategy_of_one_machine(strategy, tmp_path):
-    run = start(tmp_path, *SMALL, f"trainer.strategy={strategy}", "trainer.devices=2", "trainer.max_epochs=2")
+def test_two_processes_measure_each_image_once(strategy, command, tmp_path):
+    write_parts(tmp_path, train="abcde", val="abcde", test="abcde")
+    for part in ("val", "test"):
+        (tmp_path / part / "a" / "0.png").unlink()  # 19 images: ten, and nine
+    data = ["data=image_folder", f"data.root={tmp_path}", "data.batch_size=3"]  # four batches, and three
+    arguments = [*data, *QUICK, "trainer.max_epochs=2"]
+    strategies = [f"trainer.strategy={strategy}", "trainer.devices=2", "+trainer.num_sanity_val_steps=0"]
+    run = start(tmp_path, *arguments, *strategies, "hydra.run.dir=two")
     printed = run.communicate(timeout=300)[0]
     assert run.returncode == 0, printed
     assert re.search(r"set all .*│ 2 +│ \d", printed.replace("set all\n", "set all ")) or "│ 2  " in printed
     assert printed.count("The last weights") == 1
     assert "sync_dist" not in printed
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "ddp_fork"])
-def test_two_processes_measure_each_image_once(strategy, tmp_path):
-    write_parts(tmp_path, train="abcde", val="abcde", test="abcde")
-    for part in ("val", "test"):
-        (tmp_path / part / "a" / "0.png").unlink()  # 19 images: ten, and nine
-
-    def measured(folder, *arguments):
-        data = ["data=image_folder", f"data.root={tmp_path}", "data.batch_size=3"]  # four batches, and three
-        run = start(tmp_path, *data, *ONCE, "augmix=off", f"hydra.run.dir={tmp_path / folder}", *arguments)
-        printed = run.communicate(timeout=300)[0]
-        assert run.returncode == 0, printed
-        return [float(last(tmp_path / folder, name)) for name in ("val_accuracy", "val_loss", "test_accuracy")]
-
-    two = measured("two", f"trainer.strategy={strategy}", "trainer.devices=2", "+trainer.num_sanity_val_steps=0")
-    one = measured("one", f"ckpt_path={tmp_path / 'two' / 'checkpoints' / 'last.ckpt'}")
+    command(*arguments, "hydra.run.dir=one", "ckpt_path=two/checkpoints/last.ckpt")
+    two, one = (
+        [float(last(tmp_path / folder, name)) for name in ("val_accuracy", "val_loss", "test_accuracy")]
+        for folder in ("two", "one")
+    )
     assert two == pytest.approx(one, rel=1e-5)
     assert two[::2] == one[::2]
 

@@ -74,11 +74,10 @@ def test_flip_rates_equal_a_computation_by_hand(batch_size, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("settings", "workers"), [({}, 2), ({"devices": 2, "strategy": "ddp_spawn"}, 0), ({"devices": 2}, 1)]
+    ("settings", "workers"),
+    [({}, 2), ({"devices": 2, "strategy": "ddp_spawn"}, 0), ({"devices": 2, "strategy": "ddp_fork"}, 1)],
 )
 def test_flip_rates_are_the_same_with_workers_and_ranks(settings, workers, tmp_path):
-    if settings and workers:
-        settings = {**settings, "strategy": "ddp_spawn"}
     write_cifar_p(tmp_path, count=5)
     alone = measured(tmp_path, tmp_path)
     report = measured(tmp_path, tmp_path, num_workers=workers, trainer=trainer(tmp_path, **settings))
