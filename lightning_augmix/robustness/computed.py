@@ -201,7 +201,10 @@ def _check_origin(
     before = read_origin(path)
     if before != origin:
         changed = ", ".join(name for name in origin if before.get(name) != origin[name])
-        raise ValueError(f"{folder} holds corruptions of different {changed}: choose another folder, or delete it.")
+        raise ValueError(
+            f"{folder} holds corruptions of different {changed}: choose another folder (cache=DIR of augmix-evaluate), or "
+            "delete it."
+        )
 
 
 _CHUNK = 1 << 18  # pixels: three seconds of the slowest corruption; an interrupt waits for what is in progress
