@@ -202,8 +202,8 @@ def _check_origin(
     if before != origin:
         changed = ", ".join(name for name in origin if before.get(name) != origin[name])
         raise ValueError(
-            f"{folder} holds corruptions of different {changed}: choose another folder (cache=DIR of augmix-evaluate), or "
-            "delete it."
+            f"{folder} holds corruptions of different {changed}: choose another folder (cache=DIR of augmix-evaluate), "
+            "or delete it."
         )
 
 
