@@ -194,10 +194,8 @@ def test_the_commands_of_a_page_run_from_top_to_bottom(page, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     for line in filter(can_run, lines(page)):
-        expanded = subprocess.run(
-            ["bash", "-euc", rf"printf '%s\0' {line}"], check=True, capture_output=True, text=True
-        )
-        name, *arguments = expanded.stdout.split("\0")[:-1]
+        expanded = subprocess.check_output(["bash", "-euc", rf"printf '%s\0' {line}"], text=True)
+        name, *arguments = expanded.split("\0")[:-1]
         arguments += SHORT[name] if "--help" not in arguments else []
         if "hparams_search=optuna" in arguments:
             arguments.append("hydra.sweeper.n_trials=2")

@@ -75,7 +75,7 @@ def test_flip_rates_equal_a_computation_by_hand(batch_size, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "workers"),
-    [({}, 2), ({"devices": 2, "strategy": "ddp_spawn"}, 0), ({"devices": 2, "strategy": "ddp_fork"}, 1)],
+    [({}, 2), ({"devices": 2, "strategy": "ddp_spawn"}, 0), ({"devices": 2, "strategy": "ddp_spawn"}, 1)],
 )
 def test_flip_rates_are_the_same_with_workers_and_ranks(settings, workers, tmp_path):
     write_cifar_p(tmp_path, count=5)
