@@ -21,10 +21,10 @@ train: $(VENV)/installed-cli ## Train on the digits; overrides in ARGS, for inst
 	$(VENV)/bin/augmix-train $(ARGS)
 
 test: $(VENV)/installed-test ## Run the tests but for the slow ones; pytest's arguments in ARGS, for instance ARGS="-k callback"
-	$(VENV)/bin/pytest -n auto --cov -m "not slow" $(ARGS)
+	$(VENV)/bin/pytest -n auto --dist worksteal --cov -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/installed-test ## Run the slow tests: worker processes, ranks, real libraries
-	$(VENV)/bin/pytest -n auto -m slow $(ARGS)
+	$(VENV)/bin/pytest -n auto --dist worksteal -m slow $(ARGS)
 
 lint: $(VENV)/installed-test ## Check style and types
 	$(VENV)/bin/pip install --quiet --editable '.[lint]'

@@ -1,3 +1,4 @@
+import gc
 import os
 
 # Tests run side by side: threads that wait for one another would take longer.
@@ -6,8 +7,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from hypothesis import settings
 
-from lightning_augmix.engines import numba_engine
-
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # or it asks the network for its newest release when it is imported
 
 # Tests run side by side, with worker processes: what takes long is no failure.
@@ -15,8 +14,21 @@ settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
 
+def pytest_configure(config):
+    if not config.getoption("numprocesses", None):  # the process that starts the others imports no torch
+        # Lightning's advice on toy runs: few workers, no validation loader, short epochs.
+        config.addinivalue_line("filterwarnings", "ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what was imported is neither looked through again nor, in forked workers, copied for it
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _compiled():
+    from lightning_augmix.engines import numba_engine
+
     numba_engine.warm_up()
 
 

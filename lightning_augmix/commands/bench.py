@@ -109,7 +109,7 @@ def _parts_on_device(cfg: "DictConfig", images: "Sequence[Image]") -> "Mapping[s
     device = torch.device(cfg.device)
     large, small = (256, 4096) if device.type == "cuda" else (16, 256)
     batches = {size: batch_of(images, small if size <= 64 else large, size, device) for size in cfg.sizes}
-    to_train_on = batch_of(images, large, 224 if device.type == "cuda" else 64, device)
+    to_train_on = batch_of(images, *((large, 224) if device.type == "cuda" else (4, 64)), device)
     return {
         **{
             f"{size}×{size}, batches of {len(levels)}": engine_times(levels, cfg.seconds)
