@@ -1,4 +1,5 @@
 import gc
+import multiprocessing
 import os
 
 # Tests run side by side: threads that wait for one another would take longer.
@@ -12,6 +13,9 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # or it asks the network for its n
 # Tests run side by side, with worker processes: what takes long is no failure.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+# Processes forked by a server find imported what each would import for itself, for many seconds.
+multiprocessing.set_forkserver_preload(["lightning.pytorch"])
 
 
 def pytest_configure(config):

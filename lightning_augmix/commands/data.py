@@ -2,10 +2,10 @@
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,7 @@ class Digits(datasets.VisionDataset):  # type: ignore[misc]  # torchvision ships
 
     def __init__(self, train: bool, transform: _Transform | None = None) -> None:
         super().__init__(transform=transform)
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        digits = load_digits()
-        levels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-        parts = train_test_split(levels, digits.target, test_size=0.2, random_state=0, stratify=digits.target)
+        parts = _digits()
         self.data: NDArray[np.uint8] = parts[0 if train else 1]
         self.targets: list[int] = parts[2 if train else 3].tolist()
 
@@ -63,6 +58,20 @@ class Digits(datasets.VisionDataset):  # type: ignore[misc]  # torchvision ships
 
     def __len__(self) -> int:
         return len(self.targets)
+
+
+@cache  # a run opens them a dozen times
+def _digits() -> Sequence[NDArray[Any]]:
+    """The levels of the training and the test images, and their labels."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    levels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    parts: list[NDArray[Any]] = train_test_split(
+        levels, digits.target, test_size=0.2, random_state=0, stratify=digits.target
+    )
+    return parts
 
 
 class GzippedFashionMNIST(datasets.FashionMNIST):  # type: ignore[misc]  # torchvision ships no types

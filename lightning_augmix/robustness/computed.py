@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -232,7 +234,8 @@ def _compute(
     data = _Corrupted(folder / "clean.npy", strengths, seed)
     workers = min(processes or os.cpu_count() or 1, len(chunks))
     own = torch.Generator()  # of the seeds of workers, which would otherwise be drawn from the global one
-    loader = iter(DataLoader(data, batch_sampler=chunks, num_workers=workers, collate_fn=_as_tensor, generator=own))
+    settings: dict[str, Any] = {"collate_fn": _as_tensor, "worker_init_fn": _end_in_silence, "generator": own}
+    loader = iter(DataLoader(data, batch_sampler=chunks, num_workers=workers, **settings))
     header = np.lib.format.header_data_from_array_1_0(np.empty((0, *shape[1:]), np.uint8))
     with Progress(disable=not show_progress) as progress:
         task = progress.add_task("", total=len(chunks))
@@ -244,6 +247,17 @@ def _compute(
                     file.write(chunk.numpy().data)
                     progress.advance(task)
             write_digest(folder / f"{name}.npy")
+
+
+def _end_in_silence(worker: int) -> None:
+    # The thread that hands over tensors prints a traceback where the process that takes them was ended.
+    hook = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, ConnectionError):
+            hook(kind, error, trace)
+
+    sys.excepthook = show
 
 
 def _as_tensor(images: list[NDArray[np.uint8]]) -> torch.Tensor:

@@ -165,17 +165,25 @@ print(digest.hexdigest())
 """
 
 
+def run_program(engine, **environment):
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, engine]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def of_the_reference():
+    return run_program("pillow")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "value"), [("NUMBA_DISABLE_JIT", "1"), ("NUMBA_BOUNDSCHECK", "1"), ("NUMBA_CPU_NAME", "generic")]
 )
-def test_interpreted_with_checks_of_bounds_and_on_any_processor_the_bytes_are_the_same(variable, value, tmp_path):
-    def run(engine, **environment):
-        command = [sys.executable, "-W", "ignore", "-c", PROGRAM, engine]
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), **environment}
-        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-
-    assert run("numba", **{variable: value}) == run("pillow")
+def test_interpreted_with_checks_of_bounds_and_on_any_processor_the_bytes_are_the_same(
+    variable, value, of_the_reference, tmp_path
+):
+    assert run_program("numba", NUMBA_CACHE_DIR=str(tmp_path), **{variable: value}) == of_the_reference
 
 
 SPAWNED = """
@@ -201,13 +209,18 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture(scope="module")
+def kept_code(tmp_path_factory):
+    return tmp_path_factory.mktemp("code")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("context", ["spawn", "forkserver"])
-def test_processes_load_machine_code_whatever_the_hyperparameters(context, tmp_path):
+def test_processes_load_machine_code_whatever_the_hyperparameters(context, kept_code, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(SPAWNED)
     command = [sys.executable, "-W", "ignore", str(program), context]
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(kept_code)}
     run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "[0, 0, 0]", run.stderr
 

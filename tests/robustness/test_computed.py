@@ -17,7 +17,7 @@ from test_published import write_cifar_c
 from torch.utils.data import Dataset
 from torchvision import transforms
 
-from lightning_augmix.robustness.computed import compute_corruptions, digest_of
+from lightning_augmix.robustness.computed import _end_in_silence, compute_corruptions, digest_of
 from lightning_augmix.robustness.published import CORRUPTIONS, open_corruptions
 
 TO_TENSOR = transforms.ToTensor()
@@ -347,6 +347,15 @@ def test_no_process_outlives_the_command(number, tmp_path):
     names = [path.name.removesuffix(".sha256") for path in tmp_path.glob("cache/*.sha256")]
     opened = open_corruptions(tmp_path / "cache")
     assert all(len(opened.dataset(name.removesuffix(".npy"), 1, TO_TENSOR)) == 400 for name in names)
+
+
+def test_a_worker_is_silent_where_the_process_that_takes_its_images_was_ended(monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: shown.append(error))
+    _end_in_silence(0)
+    for error in (ConnectionResetError(104, "reset by peer"), OSError(28, "full")):
+        sys.excepthook(type(error), error, None)
+    assert [kind for kind, *_ in shown] == [OSError]
 
 
 @pytest.mark.slow
