@@ -222,5 +222,5 @@ class EngineContract:
     @pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
     def test_processes_give_the_same_bytes(self, context):
         with multiprocessing.get_context(context).Pool(2) as pool:
-            images = pool.starmap_async(augmented_bytes, [(seed, self.engine) for seed in range(4)]).get(timeout=300)
+            images = pool.starmap_async(augmented_bytes, [(seed, self.engine) for seed in range(4)]).get(timeout=100)
         assert images == [augmented_bytes(seed, "pillow") for seed in range(4)]

@@ -173,7 +173,7 @@ def test_an_interrupt_keeps_what_was_computed_and_nothing_in_parts(checkpoints, 
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the pool's processes too
-    _, printed = process.communicate(timeout=300)
+    _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "augmix-evaluate: interrupted." in printed
     assert "Traceback" not in printed
@@ -251,12 +251,12 @@ def test_it_ends_with_its_worker_processes(number, status, checkpoints, tmp_path
         [sys.executable, "-m", "lightning_augmix.commands.evaluate", *arguments],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 120
     while not list(tmp_path.glob("data/corrupted/digits/*")) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(1)
     run.send_signal(number)
-    printed = run.communicate(timeout=300)[0]
+    printed = run.communicate(timeout=60)[0]
     assert run.returncode == status, printed
     assert "Traceback" not in printed
     with pytest.raises(ProcessLookupError):

@@ -180,7 +180,7 @@ def test_an_interrupted_sweep_goes_on(launcher, number, tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, number)
-    printed = process.communicate(timeout=300)[0]
+    printed = process.communicate(timeout=100)[0]
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert "augmix-train: interrupted; the same command goes on with the sweep." in printed
@@ -223,7 +223,7 @@ def test_runs_at_the_same_time_share_the_processors_and_give_what_one_alone_give
 def test_a_bad_run_among_several_at_the_same_time_ends_alone(tmp_path):
     arguments = [sys.executable, "-m", "lightning_augmix.commands.train", *SMALL, "model.learning_rate=0.1,-1"]
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=two"]
-    run = subprocess.run([*arguments, *launcher], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    run = subprocess.run([*arguments, *launcher], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert run.returncode == 1
     assert "1 of 2 runs failed." in run.stderr
     assert "augmix-train: Expected argument `learning_rate`" in run.stderr

@@ -73,7 +73,7 @@ def test_processes_of_others_share_out_the_images_of_one(script, tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     ranks = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("rank-*.json"))]

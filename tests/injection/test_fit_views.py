@@ -240,7 +240,7 @@ if __name__ == "__main__":
 def test_two_ranks(tmp_path):
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
-    subprocess.run([sys.executable, script, Path(__file__).parents[1], tmp_path], check=True, timeout=300)
+    subprocess.run([sys.executable, script, Path(__file__).parents[1], tmp_path], check=True, timeout=200)
     labels = []
     for rank in range(2):
         for count, augmented, indices in json.loads((tmp_path / f"rank{rank}.json").read_text()):

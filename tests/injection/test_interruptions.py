@@ -110,7 +110,7 @@ def test_a_process_that_is_killed(count, images, tmp_path):
 
         content = json.dumps([asdict(setting), asdict(interruption), number, str(folder), ckpt_path and str(ckpt_path)])
         command = [sys.executable, program, Path(__file__).parents[1], content]
-        ended = subprocess.run(command, timeout=300, check=False)
+        ended = subprocess.run(command, timeout=200, check=False)
         assert ended.returncode == -signal.SIGKILL
         return next_checkpoint(interruption, folder, ckpt_path)
 

@@ -341,8 +341,8 @@ def test_no_process_outlives_the_command(number, tmp_path):
     command = start(tmp_path)
     wait_for(lambda: list(tmp_path.glob("cache/*.sha256")))
     command.send_signal(number)
-    command.communicate(timeout=300)
-    wait_for(lambda: is_gone(command.pid))
+    command.communicate(timeout=60)
+    wait_for(lambda: is_gone(command.pid), seconds=60)
     assert command.returncode
     names = [path.name.removesuffix(".sha256") for path in tmp_path.glob("cache/*.sha256")]
     opened = open_corruptions(tmp_path / "cache")
