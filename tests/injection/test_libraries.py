@@ -1,5 +1,6 @@
 """Data and Trainers of other libraries."""
 
+import gc
 import io
 import tarfile
 
@@ -22,7 +23,7 @@ from lightning_augmix._errors import PlacementError
 from toy import CERTAIN, Dim, Recorder, Recording, dim_image, is_augmented, loader, to_tensor, trainer
 
 pytestmark = [
-    pytest.mark.usefixtures("on"),
+    pytest.mark.usefixtures("on", "_files_closed_here"),
     pytest.mark.filterwarnings(
         "ignore::pytest.PytestUnraisableExceptionWarning"
     ),  # files that webdataset and timm open
@@ -32,6 +33,13 @@ pytestmark = [
 ]
 
 WORKERS = [0, pytest.param(2, marks=pytest.mark.slow)]
+
+
+@pytest.fixture
+def _files_closed_here():
+    """Closes the files that libraries leave open: collected later, they would fail another test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
