@@ -79,11 +79,8 @@ def test_flip_rates_equal_a_computation_by_hand(batch_size, tmp_path):
 )
 def test_flip_rates_are_the_same_with_workers_and_ranks(settings, workers, tmp_path):
     write_cifar_p(tmp_path, count=5)
-    sequences = open_perturbations(tmp_path)
-    sequences.perturbations = sequences.perturbations[1:4]  # for each, ranks start workers, which import torch
-    alone = measured(tmp_path, sequences)
-    report = measured(tmp_path, sequences, num_workers=workers, trainer=trainer(tmp_path, **settings))
-    assert list(report.flip_rates) == ["shot_noise", "motion_blur", "zoom_blur"]
+    alone = measured(tmp_path, tmp_path)
+    report = measured(tmp_path, tmp_path, num_workers=workers, trainer=trainer(tmp_path, **settings))
     assert report.flip_rates == alone.flip_rates
     assert report.errors == alone.errors
 
